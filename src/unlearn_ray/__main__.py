@@ -1,0 +1,3 @@
+from unlearn_ray.cli import main
+
+main()

@@ -1,0 +1,232 @@
+"""The `unlearn-ray` command: parses, then calls the library, which is imported only then: --help answers at once."""
+
+import shutil
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unlearn_ray import terminal
+from unlearn_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from unlearn_ray.config import RunConfig
+    from unlearn_ray.engine.steps import Outcome
+
+
+class Commands(click.Group):
+    """The one place where exceptions become a line and an exit code: 2 for bad input, 1 for all else."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            click.echo(f"error: {terminal.one_line(error)}", err=True)
+            ctx.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta["debug"] = ctx.meta.get("debug") or value
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the tracebacks of errors."
+)
+
+
+def takes_run(command: Callable) -> Callable:
+    """The arguments CONFIG [KEY=VALUE ...] of a command about a run."""
+    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    return click.argument("config")(overrides(debug_option(command)))
+
+
+def _load(config: str, overrides: Sequence[str]) -> "RunConfig":
+    from unlearn_ray.config import load_config
+
+    return load_config(config, overrides)
+
+
+@click.group("unlearn-ray", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="unlearn-ray")
+@debug_option
+def main() -> None:
+    """Make a language model forget a body of text, and prove that it has, on Ray.
+
+    CONFIG is a run as YAML; KEY=VALUE overrides one of its keys, such as label.alpha=[2.5,5].
+    """
+
+
+@main.command()
+@takes_run
+def run(config: str, overrides: tuple[str, ...]) -> None:
+    """Run every step for every forget set.
+
+    Goes on with what is unfinished, and writes the reports.
+    """
+    settings = _load(config, overrides)
+    from unlearn_ray import pipeline
+
+    outcomes = pipeline.run(settings, on_event=_show_progress)
+    click.echo(terminal.table(outcomes))
+    _echo_reports(pipeline.report(settings))
+    _fail_if_unfinished(outcomes)
+
+
+@main.command()
+@takes_run
+def status(config: str, overrides: tuple[str, ...]) -> None:
+    """Show what is done, running, failed and to do."""
+    settings = _load(config, overrides)
+    from unlearn_ray import pipeline
+
+    outcomes = pipeline.status(settings)
+    click.echo(terminal.table(outcomes))
+    _echo_errors(outcomes)
+
+
+@main.command()
+@takes_run
+def report(config: str, overrides: tuple[str, ...]) -> None:
+    """Write the reports of all evaluated forget sets."""
+    settings = _load(config, overrides)
+    from unlearn_ray import pipeline
+
+    pages = pipeline.report(settings)
+    if not pages:
+        raise InputError(f"{config}: no forget set is evaluated yet; `unlearn-ray run {config}` does that")
+    _echo_reports(pages)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--config", required=True, help="The run whose forget sets and settings to measure with.")
+@click.option("--forget-set", help="One of its forget sets; not needed where there is only one.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@debug_option
+def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[str, ...]) -> None:
+    """Measure any checkpoint, also one made elsewhere.
+
+    MODEL is a hub id, a folder or a .gguf file. Prints the folder with metrics.json.
+    """
+    settings = _load(config, overrides)
+    names = [one.name for one in settings.forget_sets]
+    chosen = names[0] if forget_set is None and len(names) == 1 else forget_set
+    if chosen not in names:
+        raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(names)}")
+    from unlearn_ray import pipeline
+
+    click.echo(pipeline.evaluate_model(settings, model, chosen))
+
+
+@main.group()
+def anchors() -> None:
+    """Make and examine the anchor dictionary alone."""
+
+
+@anchors.command()
+@takes_run
+def build(config: str, overrides: tuple[str, ...]) -> None:
+    """Make the dictionary of every forget set and stop there."""
+    settings = _load(config, overrides)
+    from unlearn_ray import pipeline
+
+    outcomes = pipeline.run(settings, until="anchors", on_event=_show_progress)
+    for outcome in outcomes:
+        if outcome.step.stage == "anchors" and outcome.state in ("done", "ran"):
+            click.echo(f"dictionary of {outcome.step.forget_set}: {outcome.folder}/dictionary.jsonl")
+    _fail_if_unfinished(outcomes)
+
+
+documents_option = click.option(
+    "--documents", required=True, multiple=True, help="The forget set: a path, URI or glob. May be given repeatedly."
+)
+
+
+@anchors.command()
+@click.argument("dictionary")
+@documents_option
+@debug_option
+@click.pass_context
+def check(ctx: click.Context, dictionary: str, documents: tuple[str, ...]) -> None:
+    """Examine a dictionary (JSONL) against its documents.
+
+    Exits with 1 where it has errors.
+    """
+    from unlearn_ray.method.dictionary import read_entries
+    from unlearn_ray.method.findings import check as find
+
+    found = find(read_entries(_read(dictionary), dictionary), list(_texts(documents).values()))
+    click.echo(terminal.findings(found, shutil.get_terminal_size().columns))
+    ctx.exit(int(any(finding.level == "error" for finding in found)))
+
+
+@anchors.command()
+@click.argument("dictionary")
+@documents_option
+@click.option("--at", type=click.IntRange(min=1), default=1, help="Which occurrence of an anchor to show, from 1.")
+@debug_option
+def show(dictionary: str, documents: tuple[str, ...], at: int) -> None:
+    """Show a passage beside its translation, anchors in brackets."""
+    from unlearn_ray.method.dictionary import AnchorDictionary
+    from unlearn_ray.method.translation import translate
+
+    entries = AnchorDictionary.from_jsonl(_read(dictionary), dictionary)
+    occurrences = [(name, text, span) for name, text in _texts(documents).items() for span in entries.spans(text)]
+    if at > len(occurrences):
+        raise InputError(f"--at {at}: the documents have {len(occurrences)} occurrences of these anchors")
+    name, text, span = occurrences[at - 1]
+    start, end = terminal.passage(text, span.start, span.end)
+    translation = translate(text[start:end], entries, text[:start], text[end:])
+    click.echo(f"{name}, characters {start} to {end}; occurrence {at} of {len(occurrences)}")
+    click.echo(terminal.side_by_side(text[start:end], translation, shutil.get_terminal_size().columns))
+
+
+def _read(path: str) -> str:
+    from unlearn_ray.engine import storage
+
+    [file] = storage.expand([path])
+    return storage.read_bytes(file).decode("utf-8-sig")
+
+
+def _texts(patterns: Sequence[str]) -> dict[str, str]:
+    from unlearn_ray.documents import read_documents
+    from unlearn_ray.engine import storage
+
+    return dict(read_documents(storage.expand(patterns), storage.read_bytes))
+
+
+def _show_progress(outcome: "Outcome") -> None:
+    click.echo(terminal.progress(outcome))
+
+
+def _echo_reports(pages: dict[str, str]) -> None:
+    for forget_set, page in pages.items():
+        click.echo(f"report of {forget_set}: {page}")
+
+
+def _echo_errors(outcomes: Sequence["Outcome"]) -> None:
+    debug = click.get_current_context().meta.get("debug")
+    for outcome in outcomes:
+        if outcome.error:
+            step = f"{outcome.step.forget_set} {outcome.step.stage}-{outcome.step.digest}"
+            click.echo(f"error: {step}: {terminal.one_line(outcome.error)}", err=True)
+            if debug:
+                traceback.print_exception(outcome.error)
+
+
+def _fail_if_unfinished(outcomes: Sequence["Outcome"]) -> None:
+    _echo_errors(outcomes)
+    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
+        click.get_current_context().exit(1)
+
+
+if __name__ == "__main__":
+    main()

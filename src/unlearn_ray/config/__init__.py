@@ -1,0 +1,27 @@
+"""What a run is (sections) and how it is read from YAML (loading)."""
+
+from unlearn_ray.config.loading import load_config
+from unlearn_ray.config.sections import (
+    Adapter,
+    Anchors,
+    Evaluate,
+    ForgetSet,
+    Label,
+    Reinforce,
+    Resources,
+    RunConfig,
+    Unlearn,
+)
+
+__all__ = [
+    "Adapter",
+    "Anchors",
+    "Evaluate",
+    "ForgetSet",
+    "Label",
+    "Reinforce",
+    "Resources",
+    "RunConfig",
+    "Unlearn",
+    "load_config",
+]

@@ -1,0 +1,239 @@
+"""What a run is: its keys, their defaults and their limits. Frozen.
+
+The first half of the keys identifies the result and enters the digests of the steps; the second half (`root` and
+`resources`) only says where and how fast it is computed, so the same work on another cluster is found done.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def _several(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, (str, int, float)) else value
+
+
+def _not_empty(values: tuple) -> tuple:
+    if not values or any(value == "" for value in values):
+        raise ValueError("give at least one, none of them empty")
+    return values
+
+
+Text = Annotated[str, Field(min_length=1)]
+Globs = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_not_empty)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Alpha = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)[0]
+                raise PydanticCustomError("unknown_key", "unknown key, the nearest known one is {near}",
+                                          {"key": str(key), "near": near})  # fmt: skip
+        return data
+
+
+class ForgetSet(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Folder of the set under the root: letters, digits, `.`, `_` and `-`."""
+    documents: Globs
+    """The documents to forget: a path, URI or glob, or a list of them (txt, md, epub, jsonl, parquet)."""
+
+
+class Anchors(Section):
+    source: str = "offline"
+    """Who proposes the dictionary: `offline`, found by statistics on the forget set without a language model."""
+    dictionary: Text | None = None
+    """A finished dictionary (JSONL) to use instead of a source."""
+    max_anchors: Count = 400
+    """Offline: the most entries that are kept."""
+    min_count: Count = 3
+    """Offline: occurrences that a term needs in the forget set."""
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, source: str) -> str:
+        if source == "openai":
+            raise ValueError("not available yet; use offline, or give a finished file as anchors.dictionary")
+        if source != "offline":
+            raise ValueError("expected offline")
+        return source
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Anchors":
+        unread = self.model_fields_set - {"dictionary"}
+        if self.dictionary is not None and unread:
+            raise ValueError(f"a dictionary leaves no use for {', '.join(sorted(unread))}; "
+                             "give the one or the other (anchors={dictionary: FILE} replaces all of them)")  # fmt: skip
+        return self
+
+
+class Adapter(Section):
+    """LoRA instead of training every weight."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """LoRA's scale; the update is multiplied by alpha / rank."""
+
+
+class Training(Section):
+    epochs: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak rate; small models need larger ones than the defaults, which are the paper's for 7B."""
+    global_batch: Count = 128
+    """Blocks an optimiser step, over all workers."""
+    warmup_share: Share = 0.0
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adapter: Adapter | None = None
+    """Train a LoRA adapter; null trains all weights."""
+
+
+class Reinforce(Training):
+    epochs: Count = 3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-6
+
+
+class Label(Section):
+    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_several), AfterValidator(_not_empty)] = (5.0,)
+    """Strengths in v_baseline - alpha * ReLU(v_reinforced - v_baseline); all of them cost one pass."""
+    block_tokens: Annotated[int, Field(ge=8)] = 512
+    """Length of a block in tokens."""
+    consistency: Literal["restore", "paper"] = "restore"
+    """Repeated anchors: `restore` gives the translation's probability back to the anchor, `paper` trains none."""
+    inside_anchors: Literal["original", "skip"] = "original"
+    """Positions inside an anchor: labelled from both models on the original text, or not trained (the paper)."""
+    top_k: Annotated[int, Field(ge=0)] = 64
+    """Most probable tokens kept as soft labels; 0 keeps the hard labels only."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _once_each(cls, alpha: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(alpha)) < len(alpha):
+            raise ValueError("each strength once")
+        return alpha
+
+
+class Unlearn(Training):
+    epochs: Count = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    checkpoint_every: Count = 20
+    """Optimiser steps between kept checkpoints."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Train on the top_k distribution, or on the one best token (the paper)."""
+    alpha: Alpha | None = None
+    """Which of label.alpha to train on; null takes the first. Read it as `RunConfig.unlearn_alpha`."""
+    retain_weight: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the term that holds the model to the baseline on the retain files."""
+    retain_blocks: Count = 256
+    """Blocks of the retain files, spread evenly over them, that the term draws from."""
+    retain_batch: Count | None = None
+    """Retain blocks beside each global batch; null takes as many."""
+
+
+class Evaluate(Section):
+    completions: Count = 64
+    """Prompts of the completion familiarity."""
+    completion_tokens: Count = 24
+    probability_prompts: Count = 128
+    """Prompts of the probability familiarity."""
+    verbatim: Count = 32
+    """Passages of the verbatim memorisation."""
+    perplexity_blocks: Count = 24
+    """Blocks of the forget set, and as many of other prose, for the perplexity."""
+    retain: Globs | None = None
+    """Held-out prose that must not suffer; null takes the retain files. Read it as `RunConfig.evaluation_retain`."""
+    probes: Text | None = None
+    """JSONL of {prompt, answer} about the forget set: the answers must become improbable."""
+    controls: Text | None = None
+    """JSONL of {prompt, answer} about other things: the answers must stay probable."""
+    seed: Annotated[int, Field(ge=0)] = 1234
+    bootstrap: Count = 1000
+    """Resamples behind each confidence interval."""
+
+
+class Resources(Section):
+    workers: Count = 1
+    """Training workers, and labelling actors."""
+    cpus_per_worker: Count = 1
+    """Also the threads that a worker computes with where it has no GPU."""
+    gpus_per_worker: Literal[0, 1, "auto"] = "auto"
+    """`auto`: 1 where the cluster has a GPU when the run starts."""
+    batch_blocks: Count = 8
+    """Blocks in one forward pass of labelling and evaluation."""
+    micro_batch: Count = 4
+    """Blocks in one forward and backward pass of a training worker."""
+    parallel_sets: Count = 1
+    """Steps that run at the same time."""
+    address: Text | None = None
+    """Ray cluster to join; null starts a local one, or joins the job's cluster inside a Ray job."""
+
+
+class RunConfig(Section):
+    root: Text
+    """Where results go: a folder, or a URI that pyarrow.fs opens (s3://, gs://)."""
+    baseline: Text
+    """The model as delivered: hub id, folder, or .gguf file."""
+    trust_remote_code: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    forget_sets: Annotated[tuple[ForgetSet, ...], BeforeValidator(_several), AfterValidator(_not_empty)]
+    """A list of {name, documents}; or a glob (one set a file); or a .jsonl file with one set a line."""
+    retain: Globs | None = None
+    """Text whose knowledge must survive."""
+    mode: str = "separate"
+    """`separate`: one model for each forget set."""
+    anchors: Anchors = Anchors()
+    reinforce: Reinforce = Reinforce()
+    label: Label = Label()
+    unlearn: Unlearn = Unlearn()
+    evaluate: Evaluate = Evaluate()
+    resources: Resources = Resources()
+
+    @property
+    def unlearn_alpha(self) -> float:
+        return self.label.alpha[0] if self.unlearn.alpha is None else self.unlearn.alpha
+
+    @property
+    def evaluation_retain(self) -> tuple[str, ...]:
+        return self.evaluate.retain or self.retain or ()
+
+    @field_validator("mode")
+    @classmethod
+    def _known_mode(cls, mode: str) -> str:
+        if mode in ("joint", "sequential"):
+            raise ValueError("not available yet; only separate (one model for each forget set) is")
+        if mode != "separate":
+            raise ValueError("expected separate")
+        return mode
+
+    @field_validator("forget_sets")
+    @classmethod
+    def _usable_names(cls, sets: tuple[ForgetSet, ...]) -> tuple[ForgetSet, ...]:
+        # Without case: some file systems, and people, do not tell Alice from alice.
+        names = [one.name.casefold() for one in sets]
+        if "shared" in names:
+            raise ValueError("the name shared is taken by the steps that all sets share")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"names must differ, given more than once: {', '.join(twice)}")
+        return sets
+
+    @model_validator(mode="after")
+    def _halves_fit(self) -> "RunConfig":
+        if self.unlearn_alpha not in self.label.alpha:
+            raise ValueError(
+                f"unlearn.alpha: {self.unlearn_alpha:g} is not one of label.alpha {list(self.label.alpha)}"
+            )
+        if self.unlearn.targets == "soft" and self.label.top_k == 0:
+            raise ValueError("unlearn.targets: soft labels need label.top_k above 0; or set unlearn.targets=hard")
+        return self

@@ -1,0 +1,73 @@
+"""Ray Data over shards: a shard is the unit of work, of a file and of restart, and passes through pools of actors whole."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from unlearn_ray.errors import InputError, StepFailed
+
+# A pipeline that makes no progress for this long is dead (a pool waiting for resources that never come), not slow.
+NO_PROGRESS_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A fixed pool of actors that each hold one `callable_class(**arguments)`, a function from Arrow table to Arrow table.
+
+    A pool on GPUs takes no CPUs: with CPUs it could starve the stages that feed it, and wait for them for ever.
+    """
+
+    callable_class: Callable
+    arguments: dict[str, Any] = field(default_factory=dict)
+    workers: int = 1
+    cpus: float = 1
+    gpus: float = 0
+
+
+def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
+    """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one.
+
+    Each shard is one Ray block from beginning to end, and batch_size=None hands a block over whole: so what an actor computes
+    together depends on the shard alone, not on the number of actors or the order of completion.
+    """
+    if not shards:
+        return
+    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+    dataset.set_name(name)
+    dataset.context.execution_options.verbose_progress = False
+    dataset.context.enable_progress_bars = False
+    dataset.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    for pool in pools:
+        dataset = dataset.map_batches(
+            pool.callable_class,
+            fn_constructor_kwargs=pool.arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(shards))),
+            num_cpus=0 if pool.gpus else pool.cpus,
+            num_gpus=pool.gpus,
+        )
+    with own_errors():
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            assert isinstance(batch, pa.Table)
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raises the InputError or StepFailed of a worker as itself, out of the layers that Ray wraps around it."""
+    try:
+        yield
+    except Exception as error:
+        raise _own_error(error) or error from error
+
+
+def _own_error(error: BaseException | None) -> BaseException | None:
+    if error is None or isinstance(error, InputError | StepFailed):
+        return error
+    inner = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
+    return next((found for one in inner if one is not error and (found := _own_error(one))), None)

@@ -1,0 +1,225 @@
+"""Labelling blocks: `prepare` runs ahead on CPUs (translate, tokenise, align), `Labeller` holds the two models and does
+what costs (forward passes and LM heads). Both go from Arrow table to Arrow table; free of Ray.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from unlearn_ray.method.alignment import ALIGNED, CUT_DIFFERENTLY, INSIDE_ANCHOR, INSIDE_CHARACTER, align, occurrences
+from unlearn_ray.method.blocks import tokenise
+from unlearn_ray.method.consistency import first_token_forms, repeat_starts, substitutions
+from unlearn_ray.method.dictionary import AnchorDictionary
+from unlearn_ray.method.labels import CHUNK, IGNORED, GenericLabels, Substitutions, label_positions, soft_labels
+from unlearn_ray.method.translation import translate
+from unlearn_ray.models import decoder, lm_head
+
+IDS = pa.list_(pa.int32())
+PREPARED_SCHEMA = pa.schema(
+    {
+        "block_id": pa.int64(),
+        "document": pa.string(),
+        "index": pa.int32(),
+        "input_ids": IDS,
+        "translated_ids": IDS,
+        "positions": IDS,  # the original positions t that get a label (for the token at t + 1), ascending
+        "targets": IDS,  # the aligned translated position u, or -1: inside an anchor, baseline read on the original text
+        "substitution_rows": IDS,  # see labels.Substitutions; rows count in `positions`
+        "substitution_generics": IDS,
+        "substitution_anchors": IDS,
+        "ignored": pa.map_(pa.string(), pa.int32()),  # reason -> positions without a label
+    }
+)
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """consistency: restore | paper; inside_anchors: original | skip; top_k: tokens of a soft label, 0 for none."""
+
+    alphas: tuple[float, ...]
+    consistency: str
+    inside_anchors: str
+    top_k: int
+
+
+class Preparer:
+    """Translates, tokenises and aligns a table of blocks (blocks.BLOCK_SCHEMA -> PREPARED_SCHEMA)."""
+
+    def __init__(self, dictionary: AnchorDictionary, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings):
+        self.dictionary, self.tokenizer, self.settings = dictionary, tokenizer, settings
+        self.forms: dict[int, tuple[tuple[int, int], ...]] = {}  # filled as anchors are met: most occur in few blocks
+
+    def __call__(self, blocks: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self.prepare(block) for block in blocks.to_pylist()], PREPARED_SCHEMA)
+
+    def prepare(self, block: dict) -> dict:
+        """One block's aligned positions, and why the others are ignored."""
+        translation = translate(block["text"], self.dictionary, block["before"], block["after"])
+        [translated] = tokenise(self.tokenizer, [translation.text])
+        starts, ends = np.array(block["starts"]), np.array(block["ends"])
+        alignment = align(starts, ends, translation, translated.starts_T, translated.ends_T)
+        found = occurrences(starts, ends, translation)
+        reasons = alignment.reasons_T[:-1]  # the last position predicts a token of the next block
+        use = reasons == ALIGNED
+        if self.settings.inside_anchors == "original":
+            use |= reasons == INSIDE_ANCHOR
+        repeats = np.zeros(len(use), bool)
+        if self.settings.consistency == "paper":
+            repeats[repeat_starts(found)] = True
+        positions = np.flatnonzero(use & ~repeats)
+        targets = alignment.targets_T[positions]
+        changes = self._substitutions(found, positions, targets)
+        ignored = {
+            name: int((~use & ~repeats & (reasons == reason)).sum())
+            for name, reason in (
+                ("inside_anchor", INSIDE_ANCHOR),
+                ("cut_differently", CUT_DIFFERENTLY),
+                ("inside_character", INSIDE_CHARACTER),
+            )
+        } | {"repeated_anchor": int(repeats.sum())}
+        return {key: block[key] for key in ("block_id", "document", "index", "input_ids")} | {
+            "translated_ids": translated.ids_T,
+            "positions": positions,
+            "targets": targets,
+            "substitution_rows": changes.rows_N,
+            "substitution_generics": changes.generic_ids_N,
+            "substitution_anchors": changes.anchor_ids_N,
+            "ignored": ignored,
+        }
+
+    def _substitutions(self, found: Sequence, positions_P: np.ndarray, targets_P: np.ndarray) -> Substitutions:
+        for anchor in {occurrence.anchor for occurrence in found} - self.forms.keys():
+            entry = self.dictionary.anchors[anchor]
+            self.forms[anchor] = first_token_forms(self.tokenizer, entry.anchor, entry.generic)
+        changes = substitutions(found, positions_P, self.forms, self.settings.consistency)
+        # Inside an anchor the baseline reads the original text, where no translation has occurred.
+        keep = targets_P[changes.rows_N] >= 0
+        return Substitutions(changes.rows_N[keep], changes.generic_ids_N[keep], changes.anchor_ids_N[keep])
+
+
+class Labeller:
+    """Labels a table of prepared blocks with the two models (PREPARED_SCHEMA -> label_schema)."""
+
+    def __init__(
+        self,
+        baseline: PreTrainedModel,
+        reinforced: PreTrainedModel,
+        leading: Sequence[int],
+        settings: LabelSettings,
+        *,
+        batch_blocks: int = 8,
+    ):
+        self.baseline, self.reinforced, self.leading = baseline, reinforced, list(leading)
+        self.settings, self.batch_blocks = settings, batch_blocks
+        self.heads = lm_head(baseline), lm_head(reinforced)
+
+    def __call__(self, prepared: pa.Table) -> pa.Table:
+        """Blocks are sorted by translated length, so that a batch is padded little; batches depend on the data alone."""
+        rows = prepared.to_pylist()
+        order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["translated_ids"]), rows[row]["block_id"]))
+        labelled: list[dict] = [{}] * len(rows)
+        for start in range(0, len(order), self.batch_blocks):
+            batch = order[start : start + self.batch_blocks]
+            for row, result in zip(batch, self.label([rows[row] for row in batch]), strict=True):
+                labelled[row] = result
+        return pa.Table.from_pylist(labelled, label_schema(self.settings))
+
+    @torch.inference_mode()
+    def label(self, blocks: Sequence[dict]) -> list[dict]:
+        """The labels of one batch of blocks."""
+        original = hidden_states(self.reinforced, self.leading, [block["input_ids"] for block in blocks])
+        translated = hidden_states(self.baseline, self.leading, [block["translated_ids"] for block in blocks])
+        with_inside = [block["input_ids"] for block in blocks if -1 in block["targets"]]
+        untranslated = iter(hidden_states(self.baseline, self.leading, with_inside))
+        results = []
+        for block, reinforced_TH, baseline_UH in zip(blocks, original, translated, strict=True):
+            positions, targets = torch.tensor(block["positions"]).long(), torch.tensor(block["targets"]).long()
+            baseline_PH = baseline_UH[targets.clamp(min=0)]
+            if -1 in block["targets"]:
+                baseline_PH = torch.where(
+                    (targets < 0)[:, None].to(baseline_PH.device), next(untranslated)[positions], baseline_PH
+                )
+            labels = label_positions(
+                baseline_PH,
+                reinforced_TH[positions],
+                *self.heads,
+                self.settings.alphas,
+                Substitutions(
+                    *(np.array(block[f"substitution_{name}"], np.int64) for name in ("rows", "generics", "anchors"))
+                ),
+                top_k=self.settings.top_k,
+            )
+            results.append(label_row(block, np.array(block["positions"]), labels, self.settings))
+        return results
+
+
+def hidden_states(
+    model: PreTrainedModel, leading: Sequence[int], sequences: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Last hidden states [T, H] of each sequence from one padded batch, without those of the leading ids and of padding."""
+    if not sequences:
+        return []
+    ids = [torch.tensor([*leading, *sequence]) for sequence in sequences]
+    mask_BT = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(model.device)
+    output = decoder(model)(input_ids=pad_sequence(ids, batch_first=True).to(model.device), attention_mask=mask_BT)
+    return [hidden[len(leading) : len(i)] for hidden, i in zip(output.last_hidden_state, ids, strict=True)]
+
+
+def alpha_column(alpha: float) -> str:
+    """labels_5, labels_2.5: the column of one alpha's labels."""
+    return f"labels_{alpha:g}"
+
+
+def label_schema(settings: LabelSettings) -> pa.Schema:
+    """The columns of labels-*/: plain Arrow types, one row a block, every list as long as input_ids."""
+    soft = {"topk_ids": pa.list_(IDS), "topk_logprobs": pa.list_(pa.list_(pa.float32()))} if settings.top_k else {}
+    return pa.schema(
+        {"block_id": pa.int64(), "document": pa.string(), "index": pa.int32(), "input_ids": IDS}
+        | {alpha_column(alpha): IDS for alpha in settings.alphas}
+        | {"baseline_prob": pa.list_(pa.float32())}
+        | soft
+    )
+
+
+def label_row(block: dict, positions_P: np.ndarray, labels: GenericLabels, settings: LabelSettings) -> dict:
+    """The row of one block. Position t predicts token t + 1, and labels[i] is the target of token i: hence the shift."""
+    length, at = len(block["input_ids"]), positions_P + 1
+    row = {key: block[key] for key in ("block_id", "document", "index", "input_ids")}
+    for alpha, labels_P in zip(settings.alphas, labels.labels_KT, strict=True):
+        row[alpha_column(alpha)] = np.full(length, IGNORED, np.int32)
+        row[alpha_column(alpha)][at] = labels_P
+    row["baseline_prob"] = np.zeros(length, np.float32)
+    row["baseline_prob"][at] = labels.baseline_prob_T
+    if settings.top_k:
+        row["topk_ids"], row["topk_logprobs"] = [[]] * length, [[]] * length
+        for i, ids_S, logprobs_S in zip(at, labels.topk_ids_TS, labels.topk_logprobs_TS, strict=True):
+            row["topk_ids"][i], row["topk_logprobs"][i] = ids_S, logprobs_S
+    return row
+
+
+@torch.inference_mode()
+def label_text(
+    model: PreTrainedModel, leading: Sequence[int], blocks: pa.Table, top_k: int, *, batch_blocks: int = 8
+) -> pa.Table:
+    """Soft labels of the blocks' own text by the model itself: what a retain term holds another model to."""
+    schema = pa.schema(
+        {
+            "block_id": pa.int64(),
+            "input_ids": IDS,
+            "topk_ids": pa.list_(IDS),
+            "topk_logprobs": pa.list_(pa.list_(pa.float32())),
+        }
+    )
+    head, rows = lm_head(model), []
+    for start in range(0, blocks.num_rows, batch_blocks):
+        batch = blocks.slice(start, batch_blocks).select(["block_id", "input_ids"]).to_pylist()
+        for block, hidden_TH in zip(batch, hidden_states(model, leading, [b["input_ids"] for b in batch]), strict=True):
+            parts = [soft_labels(head(part_TH), top_k) for part_TH in hidden_TH[:-1].split(CHUNK)]
+            ids, logprobs = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+            rows.append(block | {"topk_ids": [[], *ids], "topk_logprobs": [[], *logprobs]})
+    return pa.Table.from_pylist(rows, schema)

@@ -1,0 +1,158 @@
+"""What every model of a comparison is measured on: prompts, questions and blocks, prepared once. Free of Ray.
+
+What is drawn at random depends on the seed and the forget set alone, so that all models, also those of other runs, are
+compared item by item.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerFast
+from wordfreq import zipf_frequency
+
+from unlearn_ray.config import Evaluate
+from unlearn_ray.method.consistency import first_tokens
+from unlearn_ray.method.dictionary import AnchorDictionary
+from unlearn_ray.method.judge import given_anchors
+from unlearn_ray.method.keyness import candidates
+from unlearn_ray.method.prompts import Prompt, anchor_prompts, verbatim_prompts
+
+ORDINARY_ZIPF = 5.6  # words met more than about 400 times in a million: "the", "old", "Mr", but not "white" or "queen"
+THEME_COUNT = 3
+SHOWN_CANDIDATES = 24
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the answer whose probability is asked for, leading space included: ("the Mad", " Hatter")."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt with the ids of the next tokens that would begin something specific to the forget set."""
+
+    text: str
+    specific: list[int]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every model of a comparison is measured on.
+
+    Blocks are token ids without leading ids. `shown` are the prompts of which the whole next-token distribution is
+    kept, for plots; `themes` the lower-case words typical of the forget set and no anchors, for the judge's grade 2.
+    """
+
+    probability: list[TokenPrompt]
+    forget_blocks: list[list[int]]
+    heldout_blocks: list[list[int]]
+    completion: list[Prompt]
+    verbatim: list[Prompt]
+    probes: list[Question]
+    controls: list[Question]
+    shown: list[TokenPrompt]
+    completion_tokens: int
+    themes: frozenset[str]
+
+    def curves_only(self) -> "Material":
+        """The part that is measured at every checkpoint: no completions, no questions."""
+        return replace(self, completion=[], verbatim=[], probes=[], controls=[], shown=[])
+
+
+def prepare(
+    settings: Evaluate,
+    *,
+    blocks: pa.Table,
+    heldout: pa.Table,
+    probes: list[Question],
+    controls: list[Question],
+    dictionary: AnchorDictionary,
+    tokenizer: PreTrainedTokenizerFast,
+) -> Material:
+    """Draws the material. blocks, heldout: tables of blocks.BLOCK_SCHEMA, the forget set whole and other prose."""
+    documents = documents_of(blocks)
+    tokens_of = specific_tokens(tokenizer, dictionary)
+    drawn = anchor_prompts(documents, dictionary, settings.probability_prompts, settings.seed)
+    probability = [token_prompt(prompt.text, tokens_of, dictionary) for prompt in drawn]
+    asked = [token_prompt(question.prompt, tokens_of, dictionary) for question in probes]
+    return Material(
+        probability=probability,
+        forget_blocks=_sample(blocks, settings.perplexity_blocks, settings.seed),
+        heldout_blocks=_sample(heldout, settings.perplexity_blocks, settings.seed),
+        # Another seed, so that the two familiarities do not stand on one draw of places.
+        completion=anchor_prompts(documents, dictionary, settings.completions, settings.seed + 1),
+        verbatim=verbatim_prompts(documents, settings.verbatim, settings.seed),
+        probes=probes,
+        controls=controls,
+        shown=(asked + probability)[:SHOWN_CANDIDATES],
+        completion_tokens=settings.completion_tokens,
+        themes=theme_words(documents, dictionary),
+    )
+
+
+def shortages(material: Material, settings: Evaluate) -> dict[str, int]:
+    """How many items fewer than were asked for the texts had room for, by kind; only the kinds that lack some."""
+    lacking = {
+        "probability prompts": settings.probability_prompts - len(material.probability),
+        "completion prompts": settings.completions - len(material.completion),
+        "verbatim prompts": settings.verbatim - len(material.verbatim),
+        "forget blocks": settings.perplexity_blocks - len(material.forget_blocks),
+        "held-out blocks": settings.perplexity_blocks - len(material.heldout_blocks),
+    }
+    return {kind: count for kind, count in lacking.items() if count}
+
+
+def documents_of(blocks: pa.Table) -> dict[str, str]:
+    """The documents that were cut into these blocks, put together again: name -> text."""
+    texts: dict[str, list[str]] = {}
+    for row in (
+        blocks.select(["document", "index", "text"])
+        .sort_by([("document", "ascending"), ("index", "ascending")])
+        .to_pylist()
+    ):
+        texts.setdefault(row["document"], []).append(row["text"])
+    return {name: "".join(parts) for name, parts in texts.items()}
+
+
+def theme_words(documents: Mapping[str, str], dictionary: AnchorDictionary) -> frozenset[str]:
+    """The documents' idiosyncratic lower-case words (see keyness.py) that are no anchors, casefolded."""
+    words = [found.anchor for found in candidates(documents, min_count=THEME_COUNT) if not found.anchor[0].isupper()]
+    return frozenset(word.casefold() for word in words if not dictionary.spans(word))
+
+
+def specific_tokens(tokenizer: PreTrainedTokenizerFast, dictionary: AnchorDictionary) -> list[set[int]]:
+    """For each anchor, in the dictionary's order, the ids of the tokens it can begin with.
+
+    Tokens that tell nothing of the anchor are left out, and an anchor may keep none: tokens of under 3 bytes of text
+    (one or two Latin letters), and ordinary words (the "The" of "The Queen").
+    """
+
+    def telling(piece: str, anchor: str) -> bool:
+        long_enough = len(piece.encode()) >= 3
+        return anchor.startswith(piece) and long_enough and zipf_frequency(piece, "en") < ORDINARY_ZIPF
+
+    def text(token: int) -> str:
+        return str(tokenizer.decode([token])).strip()
+
+    names = [anchor.anchor for anchor in dictionary.anchors]
+    return [{token for token in first_tokens(tokenizer, name) if telling(text(token), name)} for name in names]
+
+
+def token_prompt(text: str, tokens_of: Sequence[set[int]], dictionary: AnchorDictionary) -> TokenPrompt:
+    """A prompt with the specific tokens of the anchors that it does not give away; tokens_of: from specific_tokens."""
+    given = given_anchors(text, dictionary)
+    new = set().union(*(tokens for anchor, tokens in enumerate(tokens_of) if anchor not in given))
+    return TokenPrompt(text, sorted(new.difference(*(tokens_of[anchor] for anchor in given))))
+
+
+def _sample(blocks: pa.Table, count: int, seed: int) -> list[list[int]]:
+    """The ids of at most `count` blocks, drawn one from each of `count` equal stretches of the text."""
+    ordered = blocks.sort_by([("document", "ascending"), ("index", "ascending")])["input_ids"]
+    rng = np.random.default_rng(seed)
+    stretches = np.array_split(np.arange(len(ordered)), min(count, len(ordered)) or 1)
+    return [ordered[int(rng.choice(stretch))].as_py() for stretch in stretches if len(stretch)]

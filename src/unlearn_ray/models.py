@@ -1,0 +1,160 @@
+"""Loading models and tokenizers, and the three parts of a causal language model that the method works on. Free of Ray."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from unlearn_ray.errors import InputError
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, float32 elsewhere."""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return (
+        torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
+    )
+
+
+def load_model(
+    path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A causal language model in evaluation mode.
+
+    path: a hub id, a checkpoint folder, a .gguf file (dequantised) or a folder with a PEFT adapter, which is merged into
+    the base model that it names. Weights are read as safetensors only, so that a checkpoint cannot run code.
+    Raises InputError where the model cannot be read, or an adapter does not fit its base.
+    """
+    transformers_logging.disable_progress_bar()
+    if (Path(path) / "adapter_config.json").is_file():
+        return _load_adapted(path, dtype, device, trust_remote_code)
+    source, options = _source(path, trust_remote_code)
+    if path.endswith(".gguf"):
+        # Without dequantize=True the model counts as quantised: it can be neither trained nor saved.
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        options["use_safetensors"] = True
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load the model {path!r}: {_first_line(error)}") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer beside a model (see load_model for `path`).
+
+    Raises InputError where there is none, or where it is a slow one: alignment needs character offsets.
+    """
+    if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "tokenizer_config.json").is_file():
+        path = _adapter_base(path)
+    source, options = _source(path, trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load the tokenizer of {path!r}: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"the tokenizer of {path!r} gives no character offsets: a fast tokenizer (tokenizer.json) is needed"
+        )
+    return tokenizer
+
+
+def leading_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids that stand before every sequence a model sees: what the tokenizer itself puts there (a BOS token), else
+    <|endoftext|> where the vocabulary has it.
+
+    The first position works as an attention sink; a model that was trained with a document separator there and gets
+    none misjudges the whole sequence (measured on SmolLM2: "Sherlock Holmes lives at 221B" -> " Baker" .05 against .89).
+    """
+    own = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    own = own[: own.index(bare[0])] if bare and bare[0] in own else []
+    if own:
+        return own
+    separator = tokenizer.get_vocab().get("<|endoftext|>")
+    return [] if separator is None else [separator]
+
+
+def decoder(model: PreTrainedModel) -> torch.nn.Module:
+    """The part of the model (with its adapter, if it has one) that gives last_hidden_state [B, T, H]."""
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+
+def lm_head(model: PreTrainedModel) -> Head:
+    """A function from hidden states [..., H] to float32 logits [..., V], with the scaling and soft capping of the model's family.
+
+    The product itself is taken in float32 on a CPU: a bfloat16 logit near 20 has a resolution of 1/8, too coarse for
+    differences of two models. On CUDA bfloat16 inputs keep their float32 accumulator.
+    """
+    config = model.config.get_text_config()
+    weight_VH, bias_V = model.get_output_embeddings().weight, getattr(model.get_output_embeddings(), "bias", None)
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if not weight_VH.is_cuda:
+        weight_VH = weight_VH.detach().float()
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if weight_VH.is_cuda and weight_VH.dtype != torch.float32:
+            out = torch.mm(flat, weight_VH.t(), out_dtype=torch.float32)
+        else:
+            out = flat.float() @ weight_VH.t()
+        if bias_V is not None:
+            out += bias_V.float()
+        out = out * scale if scale != 1.0 else out
+        out = cap * torch.tanh(out / cap) if cap else out
+        return out.view(*hidden.shape[:-1], -1)
+
+    return logits
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Raises InputError where lm_head(decoder(x)) is not what the model itself computes, before anything is built on it."""
+    ids = torch.arange(1, 5, device=model.device)[None]
+    ours = lm_head(model)(decoder(model)(ids).last_hidden_state)
+    theirs = model(ids).logits.float()
+    if not torch.allclose(ours, theirs, rtol=0.05, atol=0.25):
+        name = type(model).__name__
+        raise InputError(
+            f"{name} computes its logits in a way that is not known here (more than an output embedding, a scale and a cap)"
+        )
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
+    """Writes a checkpoint (or, for a PEFT model, its adapter) with its tokenizer, as safetensors."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def _source(path: str, trust_remote_code: bool) -> tuple[str, dict]:
+    options: dict = {"trust_remote_code": trust_remote_code}
+    if not path.endswith(".gguf"):
+        return path, options
+    if not Path(path).is_file():
+        raise InputError(f"no such model file: {path}")
+    return str(Path(path).parent), options | {"gguf_file": Path(path).name}
+
+
+def _adapter_base(path: str) -> str:
+    return json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def _load_adapted(path: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> PreTrainedModel:
+    base = load_model(_adapter_base(path), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    try:
+        return PeftModel.from_pretrained(base, path).merge_and_unload().eval()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the adapter {path} does not fit its base model: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,239 @@
+"""The whole method on one screen: forget sets -> steps.
+
+    documents -> blocks -> reinforced -> anchors -> labels -> unlearned -> evaluation -> report.html
+                 retain text -> retain (soft labels of the baseline) --^        ^-- held-out prose
+
+A step's params are what its result depends on; where and how fast it runs (config.resources) is not among them.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from unlearn_ray.config import ForgetSet, RunConfig
+from unlearn_ray.documents import document_names
+from unlearn_ray.engine import storage
+from unlearn_ray.engine.session import ensure_ray
+from unlearn_ray.engine.steps import Outcome, Step, run_steps, step_states
+from unlearn_ray.errors import StepFailed
+from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary
+from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
+from unlearn_ray.stages.blocks import cut_documents
+from unlearn_ray.stages.evaluate import evaluate
+from unlearn_ray.stages.label import label, label_retain, label_settings
+from unlearn_ray.stages.reinforce import reinforce
+from unlearn_ray.stages.report import collect, write_report
+from unlearn_ray.stages.unlearn import unlearn
+
+SHARED = "shared"  # the folder of the steps that all forget sets have in common
+
+
+def steps_of(config: RunConfig) -> dict[str, dict[str, Step]]:
+    """For every forget set its steps by name, in order; steps for all sets are the same objects in each."""
+    shared = _shared_steps(config)
+    return {one.name: shared | _steps_of_set(config, one, shared) for one in config.forget_sets}
+
+
+def _shared_steps(config: RunConfig) -> dict[str, Step]:
+    """The baseline, and the text that is to be kept: as retain labels for training, held out for evaluation."""
+    trust = config.trust_remote_code
+    steps = {
+        "baseline": Step(
+            "baseline",
+            1,
+            SHARED,
+            {"baseline": config.baseline if not storage.exists(config.baseline) else None, "trust_remote_code": trust},
+            partial(prepare_baseline, baseline=_model(config.baseline), trust_remote_code=trust),
+            contents=identity(config.baseline),
+        )
+    }
+    if config.retain and config.unlearn.retain_weight > 0:
+        steps["retain_blocks"] = _blocks_step(config, SHARED, config.retain, steps["baseline"])
+        params = {"at_most": config.unlearn.retain_blocks, "top_k": config.label.top_k}
+        steps["retain"] = Step(
+            "retain",
+            1,
+            SHARED,
+            params,
+            partial(label_retain, **params, resources=config.resources, trust_remote_code=trust),
+            {"baseline": steps["baseline"], "blocks": steps["retain_blocks"]},
+        )
+    if config.evaluation_retain:
+        steps["heldout"] = _blocks_step(config, SHARED, config.evaluation_retain, steps["baseline"])
+    return steps
+
+
+def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) -> dict[str, Step]:
+    """The method, for one forget set."""
+    resources, seed, trust = config.resources, config.seed, config.trust_remote_code
+    common = {"resources": resources, "trust_remote_code": trust}
+    baseline = shared["baseline"]
+
+    blocks = _blocks_step(config, one.name, one.documents, baseline)
+    reinforced = Step(
+        "reinforced",
+        1,
+        one.name,
+        config.reinforce.model_dump() | {"seed": seed},
+        partial(reinforce, settings=config.reinforce, seed=seed, **common),
+        {"baseline": baseline, "blocks": blocks},
+    )
+    if config.anchors.dictionary:
+        anchors = Step(
+            "anchors",
+            1,
+            one.name,
+            {"source": "file"},
+            partial(copy_dictionary, dictionary=_absolute(config.anchors.dictionary)),
+            contents=_hashes([config.anchors.dictionary]),
+        )
+    else:
+        anchors = Step(
+            "anchors",
+            1,
+            one.name,
+            config.anchors.model_dump() | {"seed": seed},
+            partial(propose_dictionary, settings=config.anchors, seed=seed, **common),
+            {"baseline": baseline, "blocks": blocks, "reinforced": reinforced},
+        )
+    settings = label_settings(config.label, config.unlearn_alpha)
+    labels = Step(
+        "labels",
+        1,
+        one.name,
+        config.label.model_dump(exclude={"block_tokens"}) | {"first_alpha": config.unlearn_alpha},
+        partial(label, settings=settings, **common),
+        {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced},
+    )
+    unlearned = Step(
+        "unlearned",
+        1,
+        one.name,
+        config.unlearn.model_dump() | {"seed": seed},
+        partial(unlearn, settings=config.unlearn, alpha=config.unlearn_alpha, seed=seed, **common),
+        {"baseline": baseline, "labels": labels} | _given(shared, "retain"),
+    )
+    evaluation = Step(
+        "evaluation",
+        1,
+        one.name,
+        config.evaluate.model_dump(exclude={"retain", "probes", "controls"}),
+        partial(evaluate, settings=config.evaluate, **common),
+        {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
+        | _given(shared, "heldout"),
+        {
+            key: storage.sha256_of(file)
+            for key, file in (("probes", config.evaluate.probes), ("controls", config.evaluate.controls))
+            if file
+        },
+    )
+    return {
+        "blocks": blocks,
+        "reinforced": reinforced,
+        "anchors": anchors,
+        "labels": labels,
+        "unlearned": unlearned,
+        "evaluation": evaluation,
+    }
+
+
+def run(
+    config: RunConfig, *, until: str = "evaluation", on_event: Callable[[Outcome], None] = lambda outcome: None
+) -> list[Outcome]:
+    """Runs what is not done, up to the step `until` of every forget set.
+
+    Returns one outcome a step; a failed step is among them as failed and does not raise.
+    """
+    steps = [of_set[until] for of_set in steps_of(config).values()]
+    root = _absolute(config.root)
+    work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
+    if all(outcome.state == "done" for outcome in step_states(root, steps)):
+        return work()  # without starting Ray, which takes longer than everything else here
+    with ensure_ray(config.resources):
+        return work()
+
+
+def status(config: RunConfig) -> list[Outcome]:
+    """Where every step of every forget set stands on disk."""
+    steps = [of_set["evaluation"] for of_set in steps_of(config).values()]
+    return step_states(_absolute(config.root), steps)
+
+
+def report(config: RunConfig) -> dict[str, str]:
+    """Writes report.html and report.json of every forget set that was evaluated; returns set -> path of the page."""
+    root = _absolute(config.root)
+    pages = {}
+    for name, steps in steps_of(config).items():
+        outcomes = {outcome.step.digest: outcome for outcome in step_states(root, list(steps.values()))}
+        if outcomes[steps["evaluation"].digest].state != "done":
+            continue
+        folders = {step_name: outcomes[step.digest].folder for step_name, step in steps.items()}
+        tokenizer = open_tokenizer(folders["baseline"], config.trust_remote_code)
+        data = collect(
+            folders, forget_set=name, baseline=config.baseline, alpha=config.unlearn_alpha, tokenizer=tokenizer
+        )
+        pages[name] = write_report(storage.join(root, name), data)
+    return pages
+
+
+def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
+    """Measures any checkpoint, also one made elsewhere, as this run measures its own; returns the folder with metrics.json.
+
+    Needs the forget set's dictionary, and runs what is missing for it. Raises StepFailed where a step fails.
+    """
+    steps = steps_of(config)[forget_set]
+    path = _model(model)
+    measured = Step(
+        "evaluation",
+        1,
+        forget_set,
+        config.evaluate.model_dump(exclude={"retain", "probes", "controls"}) | {"model": Path(path).name},
+        partial(
+            evaluate,
+            settings=config.evaluate,
+            resources=config.resources,
+            trust_remote_code=config.trust_remote_code,
+            model=path,
+        ),
+        {name: steps[name] for name in ("baseline", "blocks", "anchors", "heldout") if name in steps},
+        identity(model),
+    )
+    root = _absolute(config.root)
+    with ensure_ray(config.resources):
+        outcomes = run_steps(root, [measured])
+    for outcome in outcomes:
+        if outcome.error:
+            raise StepFailed(f"{outcome.step.stage} of {forget_set}: {outcome.error}") from outcome.error
+    return outcomes[-1].folder
+
+
+def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], baseline: Step) -> Step:
+    documents = storage.expand(patterns)
+    tokens = config.label.block_tokens
+    cut = partial(
+        cut_documents,
+        documents=[_absolute(path) for path in documents],
+        block_tokens=tokens,
+        workers=config.resources.workers,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, _hashes(documents))
+
+
+def _given(steps: dict[str, Step], name: str) -> dict[str, Step]:
+    return {name: steps[name]} if name in steps else {}
+
+
+def _hashes(files: list[str]) -> dict[str, str]:
+    return {name: storage.sha256_of(path) for path, name in document_names(files).items()}
+
+
+def _absolute(path: str) -> str:
+    """Workers have another current directory."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def _model(path: str) -> str:
+    """A model that is not there as a file or folder is a hub id."""
+    return _absolute(path) if storage.exists(path) else path

@@ -1,0 +1,83 @@
+"""The baseline, made ready once for all forget sets: checked, and converted where it is a .gguf file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ray
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from unlearn_ray.engine import storage
+from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.models import check_head, compute_dtype, leading_ids, load_model, load_tokenizer, save_checkpoint
+
+POINTER = "model.json"  # says where the weights lie, when they do not lie in the step's folder
+
+
+def identity(baseline: str) -> dict[str, str]:
+    """What of the baseline enters digests: the content hash of each of its files, or nothing more than its name for a hub id."""
+    files = storage.list_files(baseline) if not baseline.endswith(".gguf") else [baseline]
+    return {file.removeprefix(baseline).lstrip("/") or Path(file).name: storage.sha256_of(file) for file in files}
+
+
+def prepare_baseline(run: StepRun, *, baseline: str, trust_remote_code: bool) -> dict:
+    """Converts a .gguf file to a checkpoint in the step's folder; of anything else writes down where it is.
+
+    Either way the model and its tokenizer are loaded and tried first, so that one that cannot be used fails here, before any work.
+    """
+    convert = ray.remote(_prepare).options(num_cpus=1)
+    return ray.get(convert.remote(run.out, baseline, trust_remote_code))
+
+
+def _prepare(out: str, baseline: str, trust_remote_code: bool) -> dict:
+    with readable(baseline) as path:
+        tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+        model = load_model(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    check_head(model)
+    if baseline.endswith(".gguf"):
+        write_checkpoint(model, tokenizer, out)
+    else:
+        storage.write_json(storage.join(out, POINTER), {"path": baseline})
+    return {"parameters": model.num_parameters(), "leading_ids": leading_ids(tokenizer)}
+
+
+def model_path(folder: str) -> str:
+    """Where the weights of a step with a model lie: in its folder, or where its pointer says."""
+    pointer = storage.join(folder, POINTER)
+    return storage.read_json(pointer)["path"] if storage.exists(pointer) else folder
+
+
+@contextmanager
+def readable(path: str) -> Iterator[str]:
+    """A path that transformers can read: a copy where the model lies in an object store, the path itself otherwise."""
+    if "://" in path:
+        with storage.local_folder(path) as folder:
+            yield folder
+    else:
+        yield path
+
+
+def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+    """The tokenizer of the baseline step in folder `baseline`."""
+    with readable(model_path(baseline)) as path:
+        return load_tokenizer(path, trust_remote_code=trust_remote_code)
+
+
+def open_model(folder: str, trust_remote_code: bool, *, scoring: bool) -> PreTrainedModel:
+    """The model of a step, on the GPU where this process has one; float32 for training, for scoring what is fastest."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = compute_dtype(device) if scoring else torch.float32
+    with readable(model_path(folder)) as path:
+        return load_model(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+
+
+def write_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
+    """Saves a checkpoint to a folder of the run, wherever that lies."""
+    if "://" not in folder:
+        save_checkpoint(model, tokenizer, folder)
+        return
+    with TemporaryDirectory() as local:
+        save_checkpoint(model, tokenizer, local)
+        storage.upload_folder(local, folder)

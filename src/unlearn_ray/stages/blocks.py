@@ -1,0 +1,105 @@
+"""Documents -> blocks: every document is tokenised whole on Ray Data and cut into blocks; one parquet file a document file."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unlearn_ray.documents import document_names, parse_document
+from unlearn_ray.engine import storage
+from unlearn_ray.engine.data import Pool, map_shards
+from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.errors import InputError
+from unlearn_ray.method.blocks import BLOCK_SCHEMA, cut_blocks
+from unlearn_ray.stages.baseline import open_tokenizer
+
+SHARD_BLOCKS = 64  # blocks in a shard: the unit of labelling, of its files and of restart
+
+
+def cut_documents(
+    run: StepRun, *, documents: Sequence[str], block_tokens: int, workers: int, trust_remote_code: bool
+) -> dict:
+    """Writes part-N.parquet (BLOCK_SCHEMA) for the N-th file; returns counts, and the blocks in each part."""
+    shards = [
+        json.dumps({"path": path, "name": name, "part": f"part-{number:05d}.parquet"})
+        for number, (path, name) in enumerate(document_names(documents).items())
+    ]
+    arguments = {
+        "baseline": run.inputs["baseline"],
+        "block_tokens": block_tokens,
+        "out": run.out,
+        "trust_remote_code": trust_remote_code,
+    }
+    parts = sorted(
+        map_shards("blocks", shards, Pool(CutDocuments, arguments, workers=workers)), key=lambda part: part["part"]
+    )
+    _refuse_one_id_twice(run.out)
+    return {
+        "rows": {key: sum(part[key] for part in parts) for key in ("documents", "blocks", "tokens")},
+        "parts": {part["part"]: part["blocks"] for part in parts},
+    }
+
+
+class CutDocuments:
+    """One file of documents -> one parquet file of blocks, and a row of counts."""
+
+    def __init__(self, baseline: str, block_tokens: int, out: str, trust_remote_code: bool):
+        self.tokenizer = open_tokenizer(baseline, trust_remote_code)
+        self.block_tokens, self.out = block_tokens, out
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        work = json.loads(shard["shard"][0].as_py())
+        documents = parse_document(work["name"], storage.read_bytes(work["path"]))
+        tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
+        blocks = pa.concat_tables(tables)
+        write_parquet(storage.join(self.out, work["part"]), blocks)
+        tokens = int(pa.compute.list_value_length(blocks["input_ids"]).to_numpy().sum())
+        counts = {"part": work["part"], "documents": len(documents), "blocks": blocks.num_rows, "tokens": tokens}
+        return pa.Table.from_pylist([counts])
+
+
+def shards_of(folder: str, at_most: int | None = None) -> list[dict]:
+    """The blocks of a step as shards of SHARD_BLOCKS rows, {"name", "rows": {part: [row, ...]}}; with `at_most`, a sample of
+    so many blocks that covers the documents evenly."""
+    parts: Mapping[str, int] = storage.read_json(storage.join(folder, "manifest.json"))["figures"]["parts"]
+    rows = [(part, row) for part, count in parts.items() for row in range(count)]
+    if at_most is not None and at_most < len(rows):
+        rows = [rows[row] for row in np.linspace(0, len(rows) - 1, at_most).round().astype(int)]
+    shards = []
+    for start in range(0, len(rows), SHARD_BLOCKS):
+        taken: dict[str, list[int]] = {}
+        for part, row in rows[start : start + SHARD_BLOCKS]:
+            taken.setdefault(part, []).append(row)
+        shards.append({"name": f"part-{start // SHARD_BLOCKS:05d}.parquet", "rows": taken})
+    return shards
+
+
+def read_shard(folder: str, shard: dict) -> pa.Table:
+    """The blocks of one shard, in order."""
+    return pa.concat_tables(read_parquet(storage.join(folder, part)).take(rows) for part, rows in shard["rows"].items())
+
+
+def read_blocks(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a step's parquet files, in order."""
+    files = [file for file in storage.list_files(folder) if file.endswith(".parquet")]
+    return pa.concat_tables([read_parquet(file, columns) for file in files]) if files else BLOCK_SCHEMA.empty_table()
+
+
+def read_parquet(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    return pq.read_table(io.BytesIO(storage.read_bytes(path)), columns=columns)
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """A whole parquet file or nothing."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    storage.write_atomic(path, sink.getvalue())
+
+
+def _refuse_one_id_twice(folder: str) -> None:
+    ids = read_blocks(folder, ["block_id"])["block_id"].to_numpy()
+    if len(np.unique(ids)) < len(ids):
+        raise InputError("two blocks have one id: the same document is there twice under one name")

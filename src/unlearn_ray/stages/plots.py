@@ -1,0 +1,87 @@
+"""Where things stand in the report's plots, and how its figures are written. The template draws them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WIDTH, HEIGHT = 340, 210
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 34
+
+
+def figure_text(figure: Mapping[str, Any], digits: int) -> str:
+    """ "0.310 [0.201, 0.409]"; without brackets where there is no interval."""
+    if figure["value"] is None:
+        return "–"
+    text = f"{figure['value']:.{digits}f}"
+    return text if figure["low"] is None else f"{text} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def signed_percent(share: float | None) -> str:
+    """ "−82%", "+3.1%": one decimal below ten per cent."""
+    if share is None:
+        return "–"
+    percent = f"{share * 100:+.{0 if abs(share) >= 0.1 else 1}f}%"
+    return percent.replace("-", "−")
+
+
+def curve(title: str, figures: Mapping[str, Mapping[str, Any]], models: Sequence[str], digits: int) -> dict[str, Any]:
+    """One metric over training as a plot: points with whiskers in SVG units, y ticks, and the reinforced model's level.
+
+    Checkpoints stand at equal distances, in order. A metric that hardly moves is not blown up: the axis spans at
+    least a tenth of the baseline's value on either side. Familiarity begins at 0, which is its natural floor.
+    """
+    shown = [name for name in models if name in figures and figures[name]["value"] is not None]
+    values = [bound for name in shown for bound in _bounds(figures[name])]
+    reinforced = figures["reinforced"]["value"] if "reinforced" in figures else None
+    values += [reinforced] if reinforced is not None else []
+    first = figures[shown[0]]["value"] if shown else 1.0
+    low, high = min([*values, first * 0.9]), max([*values, first * 1.1])
+    if high < 1:
+        low = 0.0
+    ticks = nice_ticks(low, high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+
+    def y(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low)), 1)
+
+    step = (WIDTH - LEFT - RIGHT - 40) / max(len(shown) - 1, 1)
+    points = []
+    for place, name in enumerate(shown):
+        lower, upper = _bounds(figures[name])
+        points.append(
+            {
+                "x": round(LEFT + 20 + step * place, 1),
+                "y": y(figures[name]["value"]),
+                "low": y(lower),
+                "high": y(upper),
+                "label": "start" if place == 0 else "final" if name == "unlearned" else name.removeprefix("step-"),
+                "tip": f"{name}: {figure_text(figures[name], digits)}, n = {figures[name]['n']}",
+            }
+        )
+    return {
+        "title": title,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+        "points": points,
+        "ticks": [{"y": y(tick), "text": f"{tick:g}"} for tick in ticks],
+        "reinforced": None
+        if reinforced is None
+        else {"y": y(reinforced), "text": f"reinforced {reinforced:.{digits}f}"},
+    }
+
+
+def nice_ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers from the last at or below `low` to the first at or above `high`."""
+    rough = (high - low) / 4 or 1.0
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * place, 10) for place in range(first, last + 1)]
+
+
+def _bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
+    value = figure["value"]
+    return (value, value) if figure["low"] is None else (figure["low"], figure["high"])

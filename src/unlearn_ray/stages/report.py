@@ -1,0 +1,243 @@
+"""The report: one page that opens from disk without a network, and the same data as JSON.
+
+Everything is read from the files that the steps left, so a report can be made again at any time and of any run. All
+text from documents and models is untrusted: the template escapes it, and the page's policy forbids every download.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from transformers import PreTrainedTokenizerFast
+
+from unlearn_ray.engine import storage
+from unlearn_ray.labelling import alpha_column
+from unlearn_ray.method.dictionary import AnchorDictionary
+from unlearn_ray.method.labels import IGNORED
+from unlearn_ray.stages.anchors import read_dictionary
+from unlearn_ray.stages.blocks import read_parquet
+from unlearn_ray.stages.plots import curve, figure_text, signed_percent
+
+DICTIONARY_HEAD = 40
+COMPLETIONS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is shown. wanted: what unlearning should do to it; curve: its name over the plot by checkpoint."""
+
+    name: str
+    title: str
+    meaning: str
+    wanted: str
+    digits: int
+    curve: str = ""
+
+
+MEASURES = (
+    Measure(
+        "completion_familiarity",
+        "Completion familiarity",
+        "From 0 to 5: a completion that names something of the forget set counts 5, one with a typical theme 1.",
+        "down",
+        3,
+    ),
+    Measure(
+        "probability_familiarity",
+        "Probability familiarity",
+        "Probability that the next token begins a name of the forget set that the prompt does not give.",
+        "down",
+        4,
+        "Familiarity: probability of its names",
+    ),
+    Measure(
+        "verbatim_rouge_l",
+        "Verbatim continuation",
+        "ROUGE-L of greedy continuations of the documents with the documents themselves.",
+        "down",
+        3,
+    ),
+    Measure(
+        "probe_probability", "Probes", "Probability of the right answers to questions about the forget set.", "down", 3
+    ),
+    Measure(
+        "perplexity_forget",
+        "Perplexity, forget set",
+        "On blocks of the documents themselves.",
+        "may rise",
+        2,
+        "Perplexity on the forget set",
+    ),
+    Measure(
+        "perplexity_retain",
+        "Perplexity, other prose",
+        "On held-out text that is to be kept.",
+        "the same",
+        2,
+        "Utility: perplexity on other prose",
+    ),
+    Measure(
+        "control_probability",
+        "Control facts",
+        "Probability of the right answers to questions about other things.",
+        "the same",
+        3,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows, in plain JSON types; report.json is this.
+
+    metrics: metrics.json of the evaluation. completions: one a prompt, with both models' texts cut into parts, where
+    "named" marks an anchor that the prompt did not give. block: one block's tokens and labels. steps: the manifests.
+    """
+
+    forget_set: str
+    baseline: str
+    metrics: dict[str, Any]
+    completions: list[dict[str, Any]]
+    dictionary: list[dict[str, Any]]
+    dictionary_size: int
+    block: dict[str, Any] | None
+    steps: list[dict[str, Any]]
+
+
+def collect(
+    folders: Mapping[str, str], *, forget_set: str, baseline: str, alpha: float, tokenizer: PreTrainedTokenizerFast
+) -> ReportData:
+    """Reads what the steps of one forget set left.
+
+    folders: step name -> folder in the order of the run, with at least anchors, labels and evaluation among them; every
+    folder's manifest is listed. alpha: whose labels are shown.
+    """
+    dictionary = read_dictionary(folders["anchors"])
+    entries = sorted(dictionary.anchors, key=lambda entry: -entry.support)[:DICTIONARY_HEAD]
+    completions = read_parquet(storage.join(folders["evaluation"], "completions.parquet")).to_pylist()
+    return ReportData(
+        forget_set=forget_set,
+        baseline=baseline,
+        metrics=storage.read_json(storage.join(folders["evaluation"], "metrics.json")),
+        completions=_side_by_side(completions, dictionary),
+        dictionary=[asdict(entry) | {"sources": list(entry.sources)} for entry in entries],
+        dictionary_size=len(dictionary.anchors),
+        block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary),
+        steps=[
+            {"name": name} | storage.read_json(storage.join(folder, "manifest.json"))
+            for name, folder in folders.items()
+        ],
+    )
+
+
+def write_report(folder: str, data: ReportData) -> str:
+    """Writes report.json and report.html into `folder`; returns the path of the page."""
+    storage.write_json(storage.join(folder, "report.json"), asdict(data))
+    page = storage.join(folder, "report.html")
+    storage.write_atomic(page, render(data).encode())
+    return page
+
+
+def render(data: ReportData) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("unlearn_ray", "stages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure_text, "signed_percent": signed_percent, "pretty": _pretty}
+    metrics = data.metrics["metrics"]
+    measures = [measure for measure in MEASURES if measure.name in metrics]
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        measures=measures,
+        curves=[
+            curve(measure.curve, metrics[measure.name], data.metrics["models"], measure.digits)
+            for measure in measures
+            if measure.curve
+        ],
+        seconds=sum(step["seconds"] for step in data.steps),
+        shown=COMPLETIONS_SHOWN,
+    )
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _side_by_side(rows: list[dict[str, Any]], dictionary: AnchorDictionary) -> list[dict[str, Any]]:
+    """One entry a prompt with both models' answers; those in which either model shows something come first."""
+    pairs: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        pair = pairs.setdefault(
+            (row["kind"], row["prompt"]),
+            {"kind": row["kind"], "prompt": row["prompt"], "reference": row["reference"], "models": {}},
+        )
+        pair["models"][row["model"]] = {
+            "parts": _parts(row["prompt"], row["completion"], set(row["anchors_named"]), dictionary),
+            "grade": row["grade"],
+            "rouge_l": row["rouge_l"],
+        }
+    return sorted(pairs.values(), key=lambda pair: -max(_shown_by(model) for model in pair["models"].values()))
+
+
+def _shown_by(answer: Mapping[str, Any]) -> float:
+    return answer["rouge_l"] if answer["grade"] is None else answer["grade"]
+
+
+def _parts(prompt: str, completion: str, named: set[str], dictionary: AnchorDictionary) -> list[dict[str, Any]]:
+    """The completion cut where anchors that it names begin and end."""
+    parts, done = [], 0
+    for span in dictionary.spans(prompt + completion):
+        start, end = max(span.start - len(prompt), 0), span.end - len(prompt)
+        if end > 0 and dictionary.anchors[span.anchor].anchor in named:
+            parts += [{"text": completion[done:start], "named": False}, {"text": completion[start:end], "named": True}]
+            done = end
+    return [part for part in [*parts, {"text": completion[done:], "named": False}] if part["text"]]
+
+
+def _block(
+    folder: str, column: str, tokenizer: PreTrainedTokenizerFast, dictionary: AnchorDictionary
+) -> dict[str, Any] | None:
+    """The block of the first shard in which most labels differ from the text; None where nothing was labelled."""
+    shards = [file for file in storage.list_files(folder) if file.endswith(".parquet")]
+    rows = read_parquet(shards[0], ["document", "index", "input_ids", column]).to_pylist() if shards else []
+    if not rows:
+        return None
+
+    def changed(row: dict[str, Any]) -> int:
+        return sum(label not in (IGNORED, token) for token, label in zip(row["input_ids"], row[column], strict=True))
+
+    row = max(rows, key=changed)
+    texts = token_texts(row["input_ids"], tokenizer)
+    spans = dictionary.spans("".join(texts))
+    tokens, end = [], 0
+    for token, label, text in zip(row["input_ids"], row[column], texts, strict=True):
+        start, end = end, end + len(text)
+        state = "untrained" if label == IGNORED else "same" if label == token else "changed"
+        tokens.append(
+            {
+                "text": text,
+                "label": str(tokenizer.decode([label])) if state == "changed" else "",
+                "state": state,
+                "anchor": any(span.start < end and start < span.end for span in spans),
+            }
+        )
+    return {"document": row["document"], "index": row["index"], "tokens": tokens}
+
+
+def token_texts(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What each token adds to the text; a character of several tokens stands with the last of them."""
+    texts, done = [], ""
+    for end in range(1, len(ids) + 1):
+        text = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            texts.append("")
+            continue
+        texts.append(text[len(done) :])
+        done = text
+    return texts

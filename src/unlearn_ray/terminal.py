@@ -1,0 +1,99 @@
+"""What the command prints, as text. Imports nothing heavy."""
+
+import textwrap
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from unlearn_ray.errors import InputError, StepFailed
+
+if TYPE_CHECKING:
+    from unlearn_ray.engine.steps import Outcome
+    from unlearn_ray.method.findings import Finding
+    from unlearn_ray.method.translation import Translation
+
+EXAMPLES_SHOWN = 12
+PASSAGE_CHARACTERS = 400
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line. Those that wrap a worker's traceback say what went wrong in its last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines and "Traceback (most recent call last):" in str(error) else " ".join(lines)
+    if isinstance(error, (InputError, StepFailed)):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def progress(outcome: "Outcome") -> str:
+    """A line about a step that starts or ends."""
+    step = f"{outcome.step.stage}-{outcome.step.digest}"
+    return f"{datetime.now():%H:%M:%S}  {outcome.step.forget_set}  {step}  {_state(outcome)}"
+
+
+def table(outcomes: Sequence["Outcome"]) -> str:
+    """Forget sets down, stages across, with states and times."""
+    stages = list(dict.fromkeys(outcome.step.stage for outcome in outcomes))
+    rows = [["forget set", *stages]]
+    for forget_set in dict.fromkeys(outcome.step.forget_set for outcome in outcomes):
+        of_set = [outcome for outcome in outcomes if outcome.step.forget_set == forget_set]
+        rows.append([forget_set, *(_cell(of_set, stage) for stage in stages)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def findings(found: Sequence["Finding"], width: int) -> str:
+    """Findings with the first of their examples, wrapped."""
+    lines = []
+    for finding in found:
+        lines += textwrap.wrap(f"{finding.level}: {finding.name}: {finding.message}", width)
+        more = len(finding.examples) - EXAMPLES_SHOWN
+        examples = [*finding.examples[:EXAMPLES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        lines += textwrap.wrap("; ".join(examples), width, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def passage(text: str, start: int, end: int) -> tuple[int, int]:
+    """The surroundings of text[start:end], from one space to another."""
+    first, last = max(start - PASSAGE_CHARACTERS, 0), end + PASSAGE_CHARACTERS
+    if first:
+        first = text.find(" ", first, start) + 1 or start
+    if last < len(text):
+        last = max(text.rfind(" ", end, last), end)
+    return first, min(last, len(text))
+
+
+def side_by_side(text: str, translation: "Translation", width: int) -> str:
+    """Two columns, paragraph beside paragraph; what was replaced, and by what, stands in [brackets]."""
+    column = max((width - 3) // 2, 20)
+    left = _marked(text, [(segment.start, segment.end) for segment in translation.segments])
+    right = _marked(translation.text, [(segment.out_start, segment.out_end) for segment in translation.segments])
+    lines = []
+    for one, other in zip_longest(left.split("\n\n"), right.split("\n\n"), fillvalue=""):
+        pairs = zip_longest(textwrap.wrap(one, column), textwrap.wrap(other, column), fillvalue="")
+        lines += [f"{a:<{column}} | {b}".rstrip() for a, b in pairs]
+        lines.append(f"{'':<{column}} |")
+    return "\n".join(lines[:-1])
+
+
+def _marked(text: str, places: Sequence[tuple[int, int]]) -> str:
+    pieces, done = [], 0
+    for start, end in places:
+        pieces += [text[done:start], "[", text[start:end], "]"]
+        done = end
+    return "".join([*pieces, text[done:]])
+
+
+def _cell(outcomes: Sequence["Outcome"], stage: str) -> str:
+    return ", ".join(_state(outcome) for outcome in outcomes if outcome.step.stage == stage)
+
+
+def _state(outcome: "Outcome") -> str:
+    return f"{outcome.state} {_time(outcome.seconds)}" if outcome.seconds else outcome.state
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,123 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+
+from unlearn_ray.config import Evaluate, Resources
+from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.errors import InputError
+from unlearn_ray.method.blocks import cut_blocks
+from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
+from unlearn_ray.models import load_model, load_tokenizer, save_checkpoint
+from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA, evaluate, models_of, read_questions
+
+NAMES = ("Alice", "the Hatter", "a Dormouse", "the White Rabbit")
+BOOK = "\n\n".join(
+    f"In the {n}th year nobody in the house could say on which day they had all sat down to tea, until somebody called "
+    f"for {NAMES[n % 4]}, who came late and went away again."
+    for n in range(40)
+)
+SETTINGS = Evaluate(
+    completions=6, completion_tokens=5, probability_prompts=8, verbatim=3, perplexity_blocks=4, bootstrap=200
+)
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model_folder: str) -> StepRun:
+    """A run whose reinforced model is the baseline, and whose unlearned one, of two checkpoints, differs from it."""
+    tokenizer = load_tokenizer(tiny_model_folder)
+    for name, text in (("blocks", BOOK), ("heldout", BOOK.replace("Alice", "Nobody"))):
+        (tmp_path / name).mkdir()
+        pq.write_table(cut_blocks(name, text, tokenizer, 32), tmp_path / name / "part-0.parquet")
+    (tmp_path / "anchors").mkdir()
+    anchors = [
+        Anchor("Alice", "Susan"),
+        Anchor("Hatter", "Baker"),
+        Anchor("Dormouse", "Vole"),
+        Anchor("White Rabbit", "Fox"),
+    ]
+    (tmp_path / "anchors" / "dictionary.jsonl").write_text(AnchorDictionary(anchors).to_jsonl())
+    model = load_model(tiny_model_folder)
+    with torch.no_grad():
+        next(model.base_model.parameters()).mul_(0.5)  # the embedding
+    for folder in ("unlearned", "unlearned/checkpoints/step-2", "unlearned/checkpoints/step-10"):
+        save_checkpoint(model, tokenizer, str(tmp_path / folder))
+    shutil.copytree(tiny_model_folder, tmp_path / "reinforced")
+    inputs = {name: str(tmp_path / name) for name in ("blocks", "heldout", "anchors", "reinforced", "unlearned")}
+    inputs["baseline"] = tiny_model_folder
+    return StepRun(str(tmp_path / "evaluation"), inputs)
+
+
+def measured(run: StepRun, settings: Evaluate) -> tuple[dict, pa.Table]:
+    evaluate(run, settings=settings, resources=Resources(batch_blocks=3, gpus_per_worker=0), trust_remote_code=False)
+    return json.loads((Path(run.out) / "metrics.json").read_text()), pq.read_table(
+        Path(run.out) / "completions.parquet"
+    )
+
+
+def test_every_model_is_measured_and_only_the_two_ends_on_everything(local_ray, run, tmp_path):
+    questions = tmp_path / "probes.jsonl"
+    questions.write_text('{"prompt": "the Mad", "answer": " Hatter"}\n\n{"prompt": "the White", "answer": " Rabbit"}\n')
+    metrics, completions = measured(run, SETTINGS.model_copy(update={"probes": str(questions)}))
+
+    assert metrics["models"] == ["baseline", "step-2", "step-10", "unlearned"]
+    everything = {"baseline", "reinforced", "step-2", "step-10", "unlearned"}
+    figures = metrics["metrics"]
+    for metric in ("probability_familiarity", "perplexity_forget", "perplexity_retain"):
+        assert set(figures[metric]) == everything
+    for metric in ("completion_familiarity", "verbatim_rouge_l", "probe_probability"):
+        assert set(figures[metric]) == {"baseline", "unlearned"}
+    assert "control_probability" not in figures
+    assert figures["probability_familiarity"]["reinforced"] == figures["probability_familiarity"]["baseline"]
+    assert figures["perplexity_forget"]["step-2"] == figures["perplexity_forget"]["unlearned"]
+    ends = [figures["perplexity_forget"][name] for name in ("baseline", "unlearned")]
+    assert [figure["n"] for figure in ends] == [4, 4]
+    assert all(figure["low"] < figure["value"] < figure["high"] for figure in ends)
+    relative = metrics["changes"]["perplexity_forget"]["relative"]
+    assert relative["value"] == pytest.approx(ends[1]["value"] / ends[0]["value"] - 1)
+    assert relative["low"] < relative["value"] < relative["high"]
+
+    assert completions.schema == COMPLETION_SCHEMA
+    rows = completions.to_pylist()
+    assert [(r["kind"], r["model"]) for r in rows].count(("familiarity", "unlearned")) == 6
+    assert [(r["kind"], r["model"]) for r in rows].count(("verbatim", "baseline")) == 3
+    assert all((r["grade"] is None) == (r["kind"] == "verbatim") == (r["rouge_l"] is not None) for r in rows)
+    assert sum(metrics["grades"]["unlearned"].values()) == 6
+    plot = metrics["next_token"][0]
+    assert len(plot["tokens"]) == len(plot["specific"]) == len(plot["baseline"]) == len(plot["unlearned"]) >= 6
+    assert plot["baseline"] == sorted(plot["baseline"], reverse=True)
+    assert metrics["dropped"] == {}
+
+
+def test_a_model_from_elsewhere_is_evaluated_without_heldout_text_or_checkpoints(local_ray, run, tiny_model_folder):
+    inputs = {name: run.inputs[name] for name in ("baseline", "blocks", "anchors")} | {"unlearned": tiny_model_folder}
+    metrics, _ = measured(StepRun(run.out, inputs), SETTINGS)
+    assert metrics["models"] == ["baseline", "unlearned"]
+    assert "perplexity_retain" not in metrics["metrics"]
+    assert metrics["dropped"] == {"held-out blocks": 4}
+    assert metrics["changes"]["perplexity_forget"]["relative"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}
+
+
+def test_models_come_in_the_order_of_training(run):
+    assert list(models_of(run)) == ["baseline", "reinforced", "step-2", "step-10", "unlearned"]
+
+
+@pytest.mark.parametrize("line", ["not json", '["a", "b"]', '{"prompt": "x"}', '{"prompt": "x", "answer": " "}'])
+def test_questions_that_cannot_be_read_are_refused_with_their_line(tmp_path, line):
+    path = tmp_path / "probes.jsonl"
+    path.write_text('{"prompt": "the Mad", "answer": " Hatter"}\n' + line + "\n")
+    with pytest.raises(InputError, match=r"probes\.jsonl, line 2"):
+        read_questions(str(path))

@@ -1,0 +1,172 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
+from unlearn_ray.models import load_tokenizer
+from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA
+from unlearn_ray.stages.report import ReportData, collect, token_texts, write_report
+
+EVIL = '<script>alert("completion")</script>'
+VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
+
+
+def figure(value: float | None, n: int = 9) -> dict:
+    return {
+        "value": value,
+        "low": None if value is None else value * 0.8,
+        "high": None if value is None else value * 1.2,
+        "n": n,
+    }
+
+
+METRICS = {
+    "models": ["baseline", "step-4", "step-8", "unlearned"],
+    "metrics": {
+        "completion_familiarity": {"baseline": figure(0.625), "unlearned": figure(0.0)},
+        "probability_familiarity": {"baseline": figure(0.0312), "reinforced": figure(0.25), "step-4": figure(0.02),
+                                    "step-8": figure(0.01), "unlearned": figure(0.004)},
+        "perplexity_retain": {"baseline": figure(36.31), "step-4": figure(37.0), "step-8": figure(37.2),
+                              "unlearned": figure(37.4)},
+    },
+    "changes": {
+        "completion_familiarity": {"absolute": figure(-0.625), "relative": figure(-1.0)},
+        "probability_familiarity": {"absolute": figure(-0.0272), "relative": figure(-0.872)},
+        "perplexity_retain": {"absolute": figure(1.09), "relative": figure(None)},
+    },
+    "grades": {"baseline": {"0": 7, "1": 0, "2": 1, "3": 1}, "unlearned": {"0": 9, "1": 0, "2": 0, "3": 0}},
+    "next_token": [
+        {"prompt": f"the {EVIL}", "tokens": [" Mad", "<b>", "\n"], "specific": [True, False, False],
+         "baseline": [0.5, 0.25, 0.0], "unlearned": [0.001, 0.3, 0.2]},
+    ],
+    "settings": {"bootstrap": 200, "seed": 1},
+    "dropped": {"verbatim prompts": 3},
+}  # fmt: skip
+
+
+def answer(model: str, completion: str, grade: int | None, named: list[str]) -> dict:
+    kind, rouge_l = ("verbatim", 0.25) if grade is None else ("familiarity", None)
+    return {"kind": kind, "prompt": "They met the Mad", "reference": "Hatter", "model": model, "completion": completion,
+            "grade": grade, "rouge_l": rouge_l, "anchors_named": named}  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path, tiny_model_folder: str) -> ReportData:
+    tokenizer = load_tokenizer(tiny_model_folder)
+    folders = {name: tmp_path / name for name in ("anchors", "labels", "unlearned", "evaluation")}
+    for seconds, (name, folder) in enumerate(folders.items(), start=1):
+        folder.mkdir()
+        manifest = {"digest": "0123456789", "seconds": float(seconds), "finished": "2026-01-02T03:04:05+00:00",
+                    "rows": {"blocks": 12}, "params": {"stage": name}, "figures": {}, "libraries": {}}  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    anchors = [Anchor("Mad Hatter", "Old Baker", support=7), Anchor("<img src=x>", "Nobody"), Anchor("Alice", "Susan")]
+    (folders["anchors"] / "dictionary.jsonl").write_text(AnchorDictionary(anchors).to_jsonl())
+    ids = tokenizer("Alice met the Mad Hatter")["input_ids"]
+    other = tokenizer(" garden")["input_ids"][0]
+    rows = [
+        {"document": "dull", "index": 0, "input_ids": ids, "labels_2.5": ids},
+        {"document": "book", "index": 4, "input_ids": ids, "labels_2.5": [-100, other, *ids[2:]]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folders["labels"] / "shard-0.parquet")
+    (folders["evaluation"] / "metrics.json").write_text(json.dumps(METRICS))
+    rows = [
+        answer("baseline", " Hatter and Alice, " + EVIL, 3, ["Mad Hatter", "Alice"]),
+        answer("unlearned", " dog.", 0, []),
+        answer("baseline", " Hatter", None, []),
+        answer("unlearned", " dog.", None, []),
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, COMPLETION_SCHEMA), folders["evaluation"] / "completions.parquet")
+    paths = {name: str(folder) for name, folder in folders.items()}
+    return collect(paths, forget_set="alice <3", baseline="some/model", alpha=2.5, tokenizer=tokenizer)
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes and the text, and fails where tags are not closed in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def page(data: ReportData, tmp_path: Path) -> Page:
+    return Page(Path(write_report(str(tmp_path), data)).read_text(encoding="utf-8"))
+
+
+def test_text_of_documents_and_models_is_shown_and_never_run(page: Page):
+    assert [tag for tag, _ in page.tags].count("script") == 1, "only the page's own"
+    assert not [attrs for tag, attrs in page.tags if tag == "img" or "src" in attrs]
+    assert EVIL in page.text
+    assert "<img src=x>" in page.text
+
+
+def test_page_asks_the_network_for_nothing(page: Page):
+    assert not [attrs for _, attrs in page.tags if {"src", "href"} & attrs.keys()]
+    policy = next(attrs["content"] for tag, attrs in page.tags if "http-equiv" in attrs)
+    assert "default-src 'none'" in policy
+
+
+def test_every_figure_stands_with_its_n_and_interval(page: Page):
+    assert "0.625 [0.500, 0.750]" in page.text
+    assert "36.31 [29.05, 43.57]" in page.text
+    assert "−87%" in page.text
+    assert re.search(r"Perplexity, other prose.*?\s9\s", page.text, re.DOTALL)
+    assert "3 verbatim prompts fewer than asked for" in page.text
+    tips = [attrs["data-tip"] for _, attrs in page.tags if "data-tip" in attrs]
+    assert "step-4: 0.0200 [0.0160, 0.0240], n = 9" in tips
+
+
+def test_a_change_without_a_value_is_a_dash(page: Page):
+    assert "–" in page.text
+    assert "None" not in page.text and "nan" not in page.text
+
+
+def test_named_anchors_are_marked_also_where_the_prompt_began_them(data: ReportData):
+    parts = data.completions[0]["models"]["baseline"]["parts"]
+    assert [part["text"] for part in parts if part["named"]] == [" Hatter", "Alice"]
+    assert "".join(part["text"] for part in parts) == " Hatter and Alice, " + EVIL
+
+
+def test_the_block_shown_is_the_one_with_changed_labels(data: ReportData):
+    assert data.block is not None and (data.block["document"], data.block["index"]) == ("book", 4)
+    tokens = data.block["tokens"]
+    assert "".join(token["text"] for token in tokens) == "Alice met the Mad Hatter"
+    assert [token["state"] for token in tokens[:3]] == ["untrained", "changed", "same"]
+    assert tokens[1]["label"].startswith(" ")
+    assert "".join(token["text"] for token in tokens if token["anchor"]) == "Alice Mad Hatter"
+
+
+def test_tokens_of_one_character_are_shown_as_that_character(tiny_model_folder: str):
+    tokenizer = load_tokenizer(tiny_model_folder)
+    ids = tokenizer("a🐇 b")["input_ids"]
+    texts = token_texts(ids, tokenizer)
+    assert len(texts) == len(ids) and "".join(texts) == "a🐇 b"
+    assert "🐇" in texts
+
+
+def test_report_json_holds_the_same_data(data: ReportData, page: Page, tmp_path: Path):
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert ReportData(**written) == data

@@ -1,0 +1,202 @@
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from unlearn_ray.cli import main
+from unlearn_ray.engine.steps import Outcome, Step
+from unlearn_ray.errors import InputError, StepFailed
+
+RUN = "root: runs/test\nbaseline: some/model\nforget_sets: [{name: alice, documents: a.txt}]\n"
+COMMANDS = ["run", "status", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(RUN)
+    Path("a.txt").write_text("Alice met the White\nRabbit.\n\nIt ran from ALICE.\n")
+    return tmp_path
+
+
+@pytest.fixture
+def dictionary(folder) -> str:
+    entries = [{"anchor": "Alice", "generic": "Jane"}, {"anchor": "White Rabbit", "generic": "Grey Hare"}]
+    Path("d.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return "d.jsonl"
+
+
+def outcome(stage: str, state, *, forget_set: str = "alice", seconds: float = 0.0, error=None) -> Outcome:
+    step = Step(stage, 1, forget_set, {}, lambda run: {})
+    return Outcome(step, state, step.folder("runs/test"), seconds, error)
+
+
+@pytest.fixture
+def pipeline(folder, monkeypatch) -> types.SimpleNamespace:
+    """Stands in for the pipeline, which needs Ray and a model: what the command makes of its answers is tested."""
+    stand_in = types.SimpleNamespace(
+        run=lambda config, until="evaluation", on_event=print: stand_in.outcomes,
+        status=lambda config: stand_in.outcomes,
+        report=lambda config: stand_in.pages,
+        evaluate_model=lambda config, model, forget_set: f"{config.root}/{forget_set}/{model}",
+        outcomes=[],
+        pages={},
+    )
+    monkeypatch.setattr("unlearn_ray.pipeline", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "unlearn_ray.pipeline", stand_in)  # type: ignore[arg-type]
+    return stand_in
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "anchors"])
+def test_every_command_explains_itself(command):
+    result = call(*command.split(), "--help")
+    assert result.exit_code == 0 and "Usage:" in result.output
+    if command in COMMANDS:
+        assert "--debug" in result.output
+
+
+def test_the_version_is_told():
+    assert call("--version").output.startswith("unlearn-ray, version 0.")
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report", "anchors build"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.yaml"], "error: absent.yaml: cannot read the configuration"),
+        (["run.yaml", "label.alfa=3"], "error: run.yaml: label.alfa: unknown key, the nearest known one is alpha"),
+        (["run.yaml", "mode=joint"], "error: run.yaml: mode: not available yet"),
+        (["run.yaml", "alpha"], "error: alpha: expected KEY=VALUE"),
+    ],
+)
+def test_a_bad_configuration_is_one_line_and_exit_code_2(folder, command, arguments, message):
+    result = call(*command.split(), *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1 and not result.stdout
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback(folder, place):
+    arguments = ["--debug", "run", "absent.yaml"] if place == "before" else ["run", "absent.yaml", "--debug"]
+    assert isinstance(call(*arguments).exception, InputError)
+
+
+def test_a_run_ends_with_a_table_and_its_reports(pipeline):
+    pipeline.outcomes = [outcome("blocks", "done", seconds=2), outcome("labels", "ran", seconds=150)]
+    pipeline.pages = {"alice": "runs/test/alice/report.html"}
+    result = call("run", "run.yaml")
+    assert result.exit_code == 0 and not result.stderr
+    assert result.stdout.splitlines() == [
+        "forget set  blocks      labels",
+        "alice       done 2.0 s  ran 2 min",
+        "report of alice: runs/test/alice/report.html",
+    ]
+
+
+def test_a_failed_step_is_one_line_and_exit_code_1(pipeline):
+    worker_error = RuntimeError("Traceback (most recent call last):\n  File x\nValueError: boom\n")
+    pipeline.outcomes = [
+        outcome("blocks", "failed", error=StepFailed("disk full")),
+        outcome("labels", "failed", forget_set="bob", error=worker_error),
+        outcome("unlearned", "skipped", forget_set="bob"),
+    ]
+    result = call("run", "run.yaml")
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: alice blocks-") and first.endswith(": disk full")
+    assert second.endswith("RuntimeError: ValueError: boom (--debug shows where)")
+    assert "bob" in result.stdout and "skipped" in result.stdout
+    assert "Traceback" in call("run", "run.yaml", "--debug").stderr
+
+
+def test_progress_is_told_as_steps_start_and_end(pipeline):
+    def run(config, on_event):
+        on_event(outcome("blocks", "running"))
+        on_event(outcome("blocks", "ran", seconds=1.5))
+        return []
+
+    pipeline.run = run
+    started, ended = call("run", "run.yaml").stdout.splitlines()[:2]
+    assert started.split()[1:] == ["alice", f"blocks-{outcome('blocks', 'ran').step.digest}", "running"]
+    assert ended.split()[-3:] == ["ran", "1.5", "s"]
+
+
+def test_an_interrupt_is_exit_code_130(pipeline):
+    def run(config, on_event):
+        raise KeyboardInterrupt
+
+    pipeline.run = run
+    assert call("run", "run.yaml").exit_code == 130
+
+
+def test_status_tells_of_failures_and_is_no_failure(pipeline):
+    pipeline.outcomes = [outcome("blocks", "failed", error=StepFailed("disk full")), outcome("labels", "to do")]
+    result = call("status", "run.yaml")
+    assert result.exit_code == 0 and "disk full" in result.stderr
+    assert result.stdout.splitlines()[1].split() == ["alice", "failed", "to", "do"]
+
+
+def test_a_report_of_nothing_says_what_to_do(pipeline):
+    result = call("report", "run.yaml")
+    assert result.exit_code == 2 and "unlearn-ray run run.yaml" in result.stderr
+
+
+def test_evaluate_takes_the_only_set_or_the_named_one(pipeline):
+    assert call("evaluate", "some/model", "--config", "run.yaml").stdout == "runs/test/alice/some/model\n"
+    two = "forget_sets=[{name: a, documents: x}, {name: b, documents: y}]"
+    assert call("evaluate", "m", "--config", "run.yaml", "--forget-set", "b", two).stdout == "runs/test/b/m\n"
+    result = call("evaluate", "m", "--config", "run.yaml", two)
+    assert result.exit_code == 2 and result.stderr == "error: --forget-set is missing: expected one of a, b\n"
+
+
+def test_a_built_dictionary_is_named(pipeline):
+    pipeline.outcomes = [outcome("blocks", "done"), outcome("anchors", "ran")]
+    folder = pipeline.outcomes[1].folder
+    assert call("anchors", "build", "run.yaml").stdout == f"dictionary of alice: {folder}/dictionary.jsonl\n"
+
+
+def test_a_sound_dictionary_passes_the_check(dictionary):
+    result = call("anchors", "check", dictionary, "--documents", "*.txt")
+    assert result.exit_code == 0, result.output
+    assert "info: coverage:" in result.stdout and "error:" not in result.output
+
+
+def test_a_broken_dictionary_fails_the_check_with_its_entries(dictionary):
+    with open(dictionary, "a") as file:
+        file.write('{"anchor": "Dinah", "generic": "dinah"}\n')
+    result = call("anchors", "check", dictionary, "--documents", "a.txt")
+    assert result.exit_code == 1
+    assert "error: identity:" in result.stdout and "Dinah -> dinah" in result.stdout
+
+
+def test_a_missing_dictionary_or_document_is_bad_input(dictionary):
+    for command in ("check", "show"):
+        for given in (["absent.jsonl", "--documents", "a.txt"], [dictionary, "--documents", "absent*.txt"]):
+            result = call("anchors", command, *given)
+            assert result.exit_code == 2 and "absent" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_passage_stands_beside_its_translation(dictionary, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "65")
+    result = call("anchors", "show", dictionary, "--documents", "a.txt", "--at", "3")
+    assert result.stdout.splitlines() == [
+        "a.txt, characters 0 to 48; occurrence 3 of 3",
+        "[Alice] met the [White Rabbit]. | [Jane] met the [Grey Hare].",
+        "                                |",
+        "It ran from [ALICE].            | It ran from [JANE].",
+    ]
+    result = call("anchors", "show", dictionary, "--documents", "a.txt", "--at", "4")
+    assert result.exit_code == 2 and "3 occurrences" in result.stderr
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "unlearn_ray", "--help"], capture_output=True, text=True, check=True)
+    assert "anchors" in done.stdout

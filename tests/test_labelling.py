@@ -1,0 +1,226 @@
+"""Labels against a slow and obvious reference: whole logits in float64, plain loops, alignment by comparing strings."""
+
+import shutil
+
+import numpy as np
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, label_text
+from unlearn_ray.method.blocks import cut_blocks
+from unlearn_ray.method.consistency import PRECEDING
+from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
+from unlearn_ray.models import leading_ids, load_model, load_tokenizer
+
+DICTIONARY = AnchorDictionary(
+    [
+        Anchor("Alice", "Betty"),
+        Anchor("White Rabbit", "Grey Badger"),
+        Anchor("Mad Hatter", "Old Tailor"),
+        Anchor("Hatter", "Tailor"),
+        Anchor("March Hare", "Brown Fox"),
+        Anchor("Queen of Hearts", "Lady of Leaves"),
+    ]
+)
+STORY = (
+    "Alice was beginning to get very tired of sitting by her sister on the bank. The White Rabbit ran past Alice, and "
+    "the Mad Hatter drank his tea with the March Hare. 'I am the Hatter,' said the Mad Hatter. 'ALICE!' said the Queen of "
+    "Hearts, and Alice's sister laughed at the café: “Alice, the White\nRabbit!” She saw the Rabbit no more, "
+)
+ALPHAS = (5.0, 0.5, 40.0)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_model_folder, tmp_path_factory):
+    """A baseline and a reinforced model that is a little different, float32."""
+    folder = tmp_path_factory.mktemp("reinforced")
+    shutil.copytree(tiny_model_folder, folder, dirs_exist_ok=True)
+    model = load_model(str(folder))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return load_tokenizer(tiny_model_folder), load_model(tiny_model_folder), load_model(str(folder))
+
+
+def whole_logits(model, leading, ids):
+    """float64 [T, V], row t predicts token t + 1."""
+    double = AutoModelForCausalLM.from_config(model.config).double()
+    double.load_state_dict({name: weight.double() for name, weight in model.state_dict().items()})
+    with torch.no_grad():
+        return double.eval()(torch.tensor([[*leading, *ids]])).logits[0, len(leading) :].numpy()
+
+
+def reference(block, tokenizer, baseline, reinforced, settings):
+    """labels [K][T] by the definitions of METHOD.md, position by position."""
+    leading = leading_ids(tokenizer)
+    text, before = block["text"], block["before"]
+    spans = [
+        (max(s.start - len(before), 0), min(s.end - len(before), len(text)), s.end - len(before) <= len(text), s)
+        for s in DICTIONARY.spans(before + text + block["after"])
+        if s.end > len(before) and s.start < len(before) + len(text)
+    ]
+
+    def translated(end):
+        """The translation of text[:end], or None strictly inside an anchor."""
+        out, done = "", 0
+        for start, stop, whole, span in spans:
+            if start >= end:
+                break
+            if end < stop or not whole:
+                return None
+            out, done = out + text[done:start] + span.replacement, stop
+        return out + text[done:end]
+
+    whole_text, done = "", 0
+    for start, stop, _, span in spans:
+        whole_text, done = whole_text + text[done:start] + span.replacement, stop
+    whole_text += text[done:]
+    encoded = tokenizer(whole_text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    v_translated = whole_logits(baseline, leading, encoded["input_ids"])
+    v_original = whole_logits(baseline, leading, block["input_ids"])
+    v_reinforced = whole_logits(reinforced, leading, block["input_ids"])
+
+    def first_token(word, preceding):
+        pieces = tokenizer(preceding + word, add_special_tokens=False, return_offsets_mapping=True)
+        return next(
+            i
+            for i, (_, e) in zip(pieces["input_ids"], pieces["offset_mapping"], strict=True)
+            if e > len(preceding)
+        )
+
+    length = len(block["input_ids"])
+    labels = [[-100] * length for _ in settings.alphas]
+    for t in range(length - 1):
+        end = block["ends"][t]
+        if block["starts"][t + 1] < end:
+            continue
+        prefix = translated(end)
+        if prefix is None:
+            if settings.inside_anchors == "skip":
+                continue
+            v_baseline = v_original[t].copy()
+        else:
+            fits = [
+                u
+                for u in range(len(offsets))
+                if whole_text[: offsets[u][1]] == prefix and (u + 1 == len(offsets) or offsets[u + 1][0] >= offsets[u][1])
+            ]
+            if not fits:
+                continue
+            v_baseline = v_translated[fits[-1]].copy()
+            occurred = {s.anchor for start, stop, _, s in spans if start < end and stop <= end}
+            starts_next = [
+                s.anchor for start, *_, s in spans if block["starts"][t + 1] <= start < block["ends"][t + 1]
+            ]
+            if settings.consistency == "paper" and occurred & set(starts_next):
+                continue
+            plain, mean = v_baseline.copy(), v_baseline.mean()
+            pairs = {
+                (first_token(DICTIONARY.anchors[a].generic, p), first_token(DICTIONARY.anchors[a].anchor, p))
+                for a in occurred
+                for p in PRECEDING
+            }
+            pairs = {(g, a) for g, a in pairs if g != a}
+            for generic, _ in pairs:
+                v_baseline[generic] = mean
+            if settings.consistency == "restore":
+                for generic, anchor in pairs:
+                    v_baseline[anchor] = max(v_baseline[anchor], plain[generic], plain[anchor])
+        for k, alpha in enumerate(settings.alphas):
+            gain = np.maximum(v_reinforced[t] - v_baseline, 0)
+            labels[k][t + 1] = int(np.argmax(v_baseline - alpha * gain))
+    return labels
+
+
+@pytest.mark.parametrize("inside_anchors", ["original", "skip"])
+@pytest.mark.parametrize("consistency", ["restore", "paper"])
+def test_labels_equal_those_of_the_slow_reference_at_every_position(pair, consistency, inside_anchors):
+    tokenizer, baseline, reinforced = pair
+    settings = LabelSettings(ALPHAS, consistency, inside_anchors, top_k=4)
+    blocks = cut_blocks("story", STORY * 2, tokenizer, block_tokens=48)
+    labelled = Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=3)(
+        Preparer(DICTIONARY, tokenizer, settings)(blocks)
+    )
+    trained = 0
+    for block, row in zip(blocks.to_pylist(), labelled.to_pylist(), strict=True):
+        expected = reference(block, tokenizer, baseline, reinforced, settings)
+        for alpha, labels in zip(ALPHAS, expected, strict=True):
+            assert row[alpha_column(alpha)] == labels
+        trained += sum(label != -100 for label in expected[0])
+    assert trained > 150
+
+
+def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
+    tokenizer, baseline, _ = pair
+    settings = LabelSettings((0.0,), "paper", "skip", top_k=5)
+    blocks = cut_blocks("story", "the road was long and the morning was bright.", tokenizer, block_tokens=64)
+    [row] = Labeller(baseline, baseline, leading_ids(tokenizer), settings)(
+        Preparer(DICTIONARY, tokenizer, settings)(blocks)
+    ).to_pylist()
+    logits = whole_logits(baseline, leading_ids(tokenizer), row["input_ids"])
+    probs = np.exp(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    for i in range(1, len(row["input_ids"])):
+        order = np.argsort(-probs[i - 1])
+        assert row["labels_0"][i] == order[0] == row["topk_ids"][i][0]
+        assert row["topk_ids"][i] == order[:5].tolist()
+        np.testing.assert_allclose(np.exp(row["topk_logprobs"][i]), probs[i - 1][order[:5]], rtol=1e-3)
+        assert row["baseline_prob"][i] == pytest.approx(probs[i - 1][order[0]], rel=1e-3)
+    assert row["topk_ids"][0] == [] and row["labels_0"][0] == -100
+
+
+def test_batch_size_changes_no_label(pair):
+    tokenizer, baseline, reinforced = pair
+    settings = LabelSettings((5.0,), "restore", "original", top_k=0)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 3, tokenizer, block_tokens=40))
+    one, many = (
+        Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=size)(prepared) for size in (1, 7)
+    )
+    assert one["labels_5"].to_pylist() == many["labels_5"].to_pylist()
+    assert one["block_id"].to_pylist() == prepared["block_id"].to_pylist()
+
+
+def test_every_position_without_a_label_has_a_reason(pair):
+    tokenizer, *_ = pair
+    settings = LabelSettings((5.0,), "paper", "skip", top_k=0)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 2, tokenizer, block_tokens=48))
+    for row in prepared.to_pylist():
+        assert len(row["positions"]) + sum(dict(row["ignored"]).values()) == len(row["input_ids"]) - 1
+    assert {key for row in prepared["ignored"].to_pylist() for key, count in row if count} >= {
+        "inside_anchor",
+        "repeated_anchor",
+    }
+
+
+def test_retain_labels_are_the_models_own_distribution(pair):
+    tokenizer, baseline, _ = pair
+    blocks = cut_blocks("story", STORY, tokenizer, block_tokens=32)
+    rows = label_text(baseline, leading_ids(tokenizer), blocks, 3, batch_blocks=2).to_pylist()
+    assert [row["input_ids"] for row in rows] == blocks["input_ids"].to_pylist()
+    logits = whole_logits(baseline, leading_ids(tokenizer), rows[1]["input_ids"])
+    assert [ids[0] for ids in rows[1]["topk_ids"][1:]] == logits.argmax(-1)[:-1].tolist()
+    assert rows[1]["topk_ids"][0] == []
+
+
+def test_an_adapter_on_the_baseline_labels_like_the_merged_model(pair, tiny_model_folder, tmp_path):
+    tokenizer, baseline, _ = pair
+    adapted = peft.get_peft_model(
+        load_model(tiny_model_folder), peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    adapted.peft_config["default"].base_model_name_or_path = tiny_model_folder
+    adapted.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    settings = LabelSettings((5.0,), "restore", "original", top_k=0)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=64))
+    lead = leading_ids(tokenizer)
+    merged = Labeller(baseline, loaded, lead, settings)(prepared)
+    assert merged.equals(Labeller(baseline, adapted.merge_and_unload(), lead, settings)(prepared))
+    assert not merged.equals(Labeller(baseline, baseline, lead, settings)(prepared))

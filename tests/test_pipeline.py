@@ -1,0 +1,141 @@
+"""The whole method on real Ray with a tiny model: what a run leaves, what a second run does, what a change runs again."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from unlearn_ray import pipeline
+from unlearn_ray.config import load_config
+from unlearn_ray.models import load_model, load_tokenizer
+
+STORY = (
+    "Zorblax the Grey walked to the castle of Quendor. 'I am Zorblax,' said the wizard, and Millikin laughed at him. "
+    "In the evening Millikin and Zorblax sat by the fire, and the old road to Quendor was dark. She asked Zorblax for the "
+    "lamp; he gave it to Millikin, who went up to her room in Quendor and slept. "
+)
+PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model_folder) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "story.txt").write_text(STORY * 8)
+    (folder / "plain.txt").write_text(PLAIN * 12)
+    (folder / "controls.jsonl").write_text('{"prompt": "The morning was", "answer": " bright"}\n')
+    (folder / "run.yaml").write_text(f"""
+root: {folder}/runs
+baseline: {tiny_model_folder}
+forget_sets: [{{name: story, documents: {folder}/story.txt}}]
+retain: {folder}/plain.txt
+anchors: {{max_anchors: 20, min_count: 3}}
+reinforce: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4}}
+label: {{alpha: [5, 2.5], block_tokens: 64, top_k: 8}}
+unlearn: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4, checkpoint_every: 3, retain_blocks: 8, retain_batch: 2}}
+evaluate: {{completions: 4, completion_tokens: 8, probability_prompts: 6, verbatim: 2, perplexity_blocks: 4, bootstrap: 50,
+            controls: {folder}/controls.jsonl}}
+resources: {{gpus_per_worker: 0, batch_blocks: 4}}
+""")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder, local_ray):
+    found = pipeline.run(load_config(str(folder / "run.yaml")))
+    for outcome in found:
+        if outcome.error:
+            raise outcome.error
+    return {(o.step.forget_set, o.step.stage, i): o for i, o in enumerate(found)}
+
+
+def folders(outcomes) -> dict[str, Path]:
+    return {stage: Path(outcome.folder) for (owner, stage, _), outcome in outcomes.items() if owner == "story"}
+
+
+def test_every_step_runs_once_and_leaves_a_manifest(outcomes):
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    for outcome in outcomes.values():
+        manifest = json.loads((Path(outcome.folder) / "manifest.json").read_text())
+        assert manifest["digest"] == outcome.step.digest
+        assert manifest["figures"]
+
+
+def test_labels_have_the_columns_of_the_contract(outcomes):
+    table = pq.read_table(sorted(folders(outcomes)["labels"].glob("part-*.parquet"))[0])
+    assert {f.name: str(f.type) for f in table.schema} == {
+        "block_id": "int64",
+        "document": "string",
+        "index": "int32",
+        "input_ids": "list<element: int32>",
+        "labels_5": "list<element: int32>",
+        "labels_2.5": "list<element: int32>",
+        "baseline_prob": "list<element: float>",
+        "topk_ids": "list<element: list<element: int32>>",
+        "topk_logprobs": "list<element: list<element: float>>",
+    }
+    for row in table.to_pylist():
+        assert len(row["labels_5"]) == len(row["input_ids"]) == len(row["topk_ids"])
+
+
+def test_the_unlearned_model_is_an_ordinary_checkpoint_with_others_on_the_way(outcomes, tiny_model_folder):
+    unlearned = folders(outcomes)["unlearned"]
+    weights = load_model(str(unlearned)).state_dict()
+    assert any((weights[name] != weight).any() for name, weight in load_model(tiny_model_folder).state_dict().items())
+    load_tokenizer(str(unlearned))
+    assert (unlearned / "checkpoints" / "step-3" / "model.safetensors").exists()
+
+
+def test_the_evaluation_has_every_figure_with_n_and_interval(outcomes):
+    metrics = json.loads((folders(outcomes)["evaluation"] / "metrics.json").read_text())["metrics"]
+    for name in ("completion_familiarity", "probability_familiarity", "perplexity_forget", "perplexity_retain"):
+        for model in ("baseline", "unlearned"):
+            figure = metrics[name][model]
+            assert figure["low"] <= figure["value"] <= figure["high"] and figure["n"] > 0
+
+
+def test_a_second_run_finds_everything_done_also_with_other_resources(outcomes, folder):
+    for overrides in ([], ["resources.batch_blocks=2", "resources.workers=2"]):
+        again = pipeline.run(load_config(str(folder / "run.yaml"), overrides))
+        assert {outcome.state for outcome in again} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("override", "redone"),
+    [
+        ("evaluate.completions=5", {"evaluation"}),
+        ("unlearn.epochs=2", {"unlearned", "evaluation"}),
+        ("label.alpha=[5]", {"labels", "unlearned", "evaluation"}),
+        ("label.block_tokens=32", {"blocks", "reinforced", "anchors", "labels", "unlearned", "evaluation", "retain"}),
+        ("retain=null", {"unlearned", "evaluation"}),
+    ],
+)
+def test_a_change_runs_again_what_depends_on_it(outcomes, folder, override, redone):
+    states = pipeline.status(load_config(str(folder / "run.yaml"), [override]))
+    assert {outcome.step.stage for outcome in states if outcome.state == "to do"} == redone
+
+
+def test_the_report_is_one_page_with_the_figures_of_the_run(outcomes, folder):
+    [page] = pipeline.report(load_config(str(folder / "run.yaml"))).values()
+    html = Path(page).read_text()
+    assert "Zorblax" in html and "http" not in html.replace("http://www.w3.org", "")
+    data = json.loads(Path(page).with_suffix(".json").read_text())
+    assert {step["name"] for step in data["steps"]} >= {"baseline", "blocks", "labels", "unlearned", "evaluation"}
+
+
+def test_any_checkpoint_can_be_evaluated_like_the_runs_own(outcomes, folder, tiny_model_folder):
+    config = load_config(str(folder / "run.yaml"))
+    measured = pipeline.evaluate_model(config, tiny_model_folder, "story")
+    metrics = json.loads((Path(measured) / "metrics.json").read_text())["metrics"]
+    same = metrics["probability_familiarity"]
+    assert same["baseline"]["value"] == pytest.approx(same["unlearned"]["value"])
+
+
+def test_labels_are_byte_identical_for_two_workers_and_after_lost_shards(outcomes, folder, tmp_path):
+    labels = folders(outcomes)["labels"]
+    before = {file.name: file.read_bytes() for file in labels.glob("part-*.parquet")}
+    for file in (*labels.glob("part-*.parquet"), labels / "manifest.json"):
+        os.remove(file)
+    pipeline.run(load_config(str(folder / "run.yaml"), ["resources.workers=2"]), until="labels")
+    assert {file.name: file.read_bytes() for file in labels.glob("part-*.parquet")} == before
