@@ -26,8 +26,9 @@ DICTIONARY = AnchorDictionary(
 )
 STORY = (
     "Alice was beginning to get very tired of sitting by her sister on the bank. The White Rabbit ran past Alice, and "
-    "the Mad Hatter drank his tea with the March Hare. 'I am the Hatter,' said the Mad Hatter. 'ALICE!' said the Queen of "
-    "Hearts, and Alice's sister laughed at the café: “Alice, the White\nRabbit!” She saw the Rabbit no more, "
+    "the Mad Hatter drank his tea with the March Hare. 'I am the Hatter,' said the Mad Hatter. 'ALICE!' said the Queen "
+    "of Hearts, and Alice's sister laughed at the café: “Alice, the White\nRabbit!” "
+    "She saw the Rabbit no more, "
 )
 ALPHAS = (5.0, 0.5, 40.0)
 
@@ -88,9 +89,7 @@ def reference(block, tokenizer, baseline, reinforced, settings):
     def first_token(word, preceding):
         pieces = tokenizer(preceding + word, add_special_tokens=False, return_offsets_mapping=True)
         return next(
-            i
-            for i, (_, e) in zip(pieces["input_ids"], pieces["offset_mapping"], strict=True)
-            if e > len(preceding)
+            i for i, (_, e) in zip(pieces["input_ids"], pieces["offset_mapping"], strict=True) if e > len(preceding)
         )
 
     length = len(block["input_ids"])
@@ -108,15 +107,14 @@ def reference(block, tokenizer, baseline, reinforced, settings):
             fits = [
                 u
                 for u in range(len(offsets))
-                if whole_text[: offsets[u][1]] == prefix and (u + 1 == len(offsets) or offsets[u + 1][0] >= offsets[u][1])
+                if whole_text[: offsets[u][1]] == prefix
+                and (u + 1 == len(offsets) or offsets[u + 1][0] >= offsets[u][1])
             ]
             if not fits:
                 continue
             v_baseline = v_translated[fits[-1]].copy()
             occurred = {s.anchor for start, stop, _, s in spans if start < end and stop <= end}
-            starts_next = [
-                s.anchor for start, *_, s in spans if block["starts"][t + 1] <= start < block["ends"][t + 1]
-            ]
+            starts_next = [s.anchor for start, *_, s in spans if block["starts"][t + 1] <= start < block["ends"][t + 1]]
             if settings.consistency == "paper" and occurred & set(starts_next):
                 continue
             plain, mean = v_baseline.copy(), v_baseline.mean()

@@ -1,4 +1,4 @@
-"""The whole method on real Ray with a tiny model: what a run leaves, what a second run does, what a change runs again."""
+"""The whole method on real Ray with a tiny model: what a run leaves, and what a second run or a change does again."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from unlearn_ray.models import load_model, load_tokenizer
 
 STORY = (
     "Zorblax the Grey walked to the castle of Quendor. 'I am Zorblax,' said the wizard, and Millikin laughed at him. "
-    "In the evening Millikin and Zorblax sat by the fire, and the old road to Quendor was dark. She asked Zorblax for the "
-    "lamp; he gave it to Millikin, who went up to her room in Quendor and slept. "
+    "In the evening Millikin and Zorblax sat by the fire, and the old road to Quendor was dark. She asked Zorblax for "
+    "the lamp; he gave it to Millikin, who went up to her room in Quendor and slept. "
 )
 PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
 
@@ -34,8 +34,8 @@ anchors: {{max_anchors: 20, min_count: 3}}
 reinforce: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4}}
 label: {{alpha: [5, 2.5], block_tokens: 64, top_k: 8}}
 unlearn: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4, checkpoint_every: 3, retain_blocks: 8, retain_batch: 2}}
-evaluate: {{completions: 4, completion_tokens: 8, probability_prompts: 6, verbatim: 2, perplexity_blocks: 4, bootstrap: 50,
-            controls: {folder}/controls.jsonl}}
+evaluate: {{completions: 4, completion_tokens: 8, probability_prompts: 6, verbatim: 2, perplexity_blocks: 4,
+            bootstrap: 50, controls: {folder}/controls.jsonl}}
 resources: {{gpus_per_worker: 0, batch_blocks: 4}}
 """)
     return folder

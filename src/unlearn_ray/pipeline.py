@@ -15,7 +15,7 @@ from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.documents import document_names
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import Outcome, Step, run_steps, step_states
+from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
@@ -178,26 +178,30 @@ def report(config: RunConfig) -> dict[str, str]:
 
 
 def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
-    """Measures any checkpoint, also one made elsewhere, as this run measures its own; returns the folder with metrics.json.
+    """Measures any checkpoint, also one made elsewhere, as this run measures its own; returns the folder with
+    metrics.json.
 
     Needs the forget set's dictionary, and runs what is missing for it. Raises StepFailed where a step fails.
     """
     steps = steps_of(config)[forget_set]
-    path = _model(model)
+
+    def measure(run: StepRun) -> dict:
+        given = StepRun(run.out, run.inputs | {"unlearned": _model(model)})
+        return evaluate(
+            given,
+            settings=config.evaluate,
+            resources=config.resources,
+            trust_remote_code=config.trust_remote_code,
+        )
+
     measured = Step(
         "evaluation",
         1,
         forget_set,
-        config.evaluate.model_dump(exclude={"retain", "probes", "controls"}) | {"model": Path(path).name},
-        partial(
-            evaluate,
-            settings=config.evaluate,
-            resources=config.resources,
-            trust_remote_code=config.trust_remote_code,
-            model=path,
-        ),
+        steps["evaluation"].params | {"model": Path(model).name},
+        measure,
         {name: steps[name] for name in ("baseline", "blocks", "anchors", "heldout") if name in steps},
-        identity(model),
+        dict(steps["evaluation"].contents) | identity(model),
     )
     root = _absolute(config.root)
     with ensure_ray(config.resources):

@@ -1,4 +1,5 @@
-"""The train loop of the reinforced and of the unlearned model: both are fine-tunings towards targets at token positions.
+"""The train loop of the reinforced and of the unlearned model: both are fine-tunings towards targets at token
+positions.
 
 Free of Ray: takes a model, examples and an accelerate Accelerator.
 """
@@ -35,8 +36,9 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What one fine-tuning is: learning_rate is the peak, reached after warmup_share of the steps, falling linearly to 0;
-    batches count in blocks, over all workers."""
+    """What one fine-tuning is: learning_rate is the peak, reached after warmup_share of the steps, falling linearly
+    to 0; batches count in blocks, over all workers.
+    """
 
     epochs: int
     learning_rate: float
@@ -89,7 +91,9 @@ class Examples:
 
 
 class LossModel(torch.nn.Module):
-    """The model with its loss inside forward, so that the wrappers of data parallelism see one module with one output."""
+    """The model with its loss inside forward, so that the wrappers of data parallelism see one module with one
+    output.
+    """
 
     def __init__(self, model: PreTrainedModel, leading: Sequence[int]):
         super().__init__()
@@ -105,7 +109,7 @@ class LossModel(torch.nn.Module):
         rows = np.concatenate([np.full(len(example.positions_P), row) for row, example in enumerate(examples)])
         columns = np.concatenate([example.positions_P for example in examples]) + shift
         width = max(example.ids_PS.shape[1] for example in examples)
-        widened = lambda parts: np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])  # noqa: E731
+        widened = lambda parts: np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
         weights_P = np.concatenate(
             [np.full(len(e.positions_P), w, np.float32) for e, w in zip(examples, weights, strict=True)]
         )
@@ -159,8 +163,8 @@ def train(
     """Fine-tunes `model` in place; returns the loss of every step.
 
     The loss of a step is the mean divergence over the trained positions of its whole global batch, plus retain_weight
-    times the same mean over the step's retain blocks. Both means are taken before anything is split, so the number of workers,
-    accumulation and padding do not change the result. on_checkpoint(step) is called on every rank after each
+    times the same mean over the step's retain blocks. Both means are taken before anything is split, so the number of
+    workers, accumulation and padding do not change the result. on_checkpoint(step) is called on every rank after each
     settings.checkpoint_every steps, but not after the last. Raises StepFailed on a loss that is not finite.
     """
     wrapped = LossModel(model, leading)

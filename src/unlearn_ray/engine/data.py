@@ -1,4 +1,6 @@
-"""Ray Data over shards: a shard is the unit of work, of a file and of restart, and passes through pools of actors whole."""
+"""Ray Data over shards: a shard is the unit of work, of a file and of restart, and passes through pools of actors
+whole.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,8 @@ NO_PROGRESS_TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Pool:
-    """A fixed pool of actors that each hold one `callable_class(**arguments)`, a function from Arrow table to Arrow table.
+    """A fixed pool of actors that each hold one `callable_class(**arguments)`, a function from Arrow table to Arrow
+    table.
 
     A pool on GPUs takes no CPUs: with CPUs it could starve the stages that feed it, and wait for them for ever.
     """
@@ -31,8 +34,8 @@ class Pool:
 def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
     """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one.
 
-    Each shard is one Ray block from beginning to end, and batch_size=None hands a block over whole: so what an actor computes
-    together depends on the shard alone, not on the number of actors or the order of completion.
+    Each shard is one Ray block from beginning to end, and batch_size=None hands a block over whole: so what an actor
+    computes together depends on the shard alone, not on the number of actors or the order of completion.
     """
     if not shards:
         return

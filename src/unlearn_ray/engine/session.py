@@ -70,7 +70,8 @@ def gpus_per_worker(resources: Resources) -> int:
 
 
 def _local_cpus(resources: Resources) -> int:
-    # Two more than the workers hold: what reads and translates for them is light, but if it found no room they would wait.
+    # Two more than the workers hold: what reads and translates for them is light, but if it found no room they would
+    # wait.
     return max(os.cpu_count() or 1, resources.workers * resources.cpus_per_worker + 2)
 
 

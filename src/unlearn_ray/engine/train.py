@@ -12,10 +12,11 @@ from unlearn_ray.engine.data import own_errors
 def fit(
     loop: Callable[[dict], Any], config: dict, *, name: str, storage: str, workers: int, cpus: float, gpus: float
 ) -> Any:
-    """Runs `loop(config)` on a group of Ray Train workers with a process group between them; returns rank 0's return value.
+    """Runs `loop(config)` on a group of Ray Train workers with a process group between them; returns rank 0's return
+    value.
 
-    storage: a folder of this attempt alone, for Ray's own record. Ray resumes from a record that it finds there, and would
-    take one that an older recipe left for its own.
+    storage: a folder of this attempt alone, for Ray's own record. Ray resumes from a record that it finds there, and
+    would take one that an older recipe left for its own.
     """
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     trainer = TorchTrainer(

@@ -1,8 +1,8 @@
 """Consistency inside a block: what changes once an anchor term has occurred (METHOD.md, "Consistency").
 
-Replacing "Harry" by "Jon" everywhere would teach "Harry went up to him and said, 'Hi, my name is Jon'". `paper` does not
-train the start of repeated anchors and forbids the translation; `restore` (Liu et al. 2024) gives the translation's
-probability back to the anchor, so that repeats stay trained.
+Replacing "Harry" by "Jon" everywhere would teach "Harry went up to him and said, 'Hi, my name is Jon'". `paper` does
+not train the start of repeated anchors and forbids the translation; `restore` (Liu et al. 2024) gives the
+translation's probability back to the anchor, so that repeats stay trained.
 """
 
 from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ MASCULINE_NAMES = _words(
     Jake Liam Karl Lars Willie Bobby Hugo Ethan Dylan Marcus Conrad Horace Howard Donald Paul Mark Justin Kevin
     Lionel Bertram Ambrose Augustus Clement Godfrey Gregor Jerome Lambert Laurence Leopold Matthias Morgan Moses
     Randolph Robin Roderick Ronald Solomon Stephan Sylvester Tobias Valentine Virgil Wesley Willard Zachary Elijah
-    Josiah Jeremiah Tristram Peregrine Huck Sid Jabez Kit Gil"""
+    Josiah Jeremiah Peregrine Kit Gil"""
 )
 FEMININE_NAMES = _words(
     """Mary Patricia Jennifer Linda Elizabeth Barbara Susan Jessica Sarah Karen Lisa Nancy Betty Sandra Margaret Emily
@@ -41,10 +41,10 @@ FEMININE_NAMES = _words(
     Maisie Marcia Margot Marie Marjorie Maureen Mildred Minnie Miranda Monica Muriel Myra Nadia Nina Norma Olga
     Paula Phyllis Rita Roberta Rosa Rosemary Sabrina Selina Serena Sheila Simone Sonia Sophie Susanna Tamara Thelma
     Tina Trudy Ursula Valerie Vanessa Veronica Vivian Yvonne Eliza Lizzie Lizzy Nell Dinah Erica Gail Greta Heidi
-    Lara Lucille Violet Isa Hatty Susy Betsey Adelaide Alison Antonia Beatrice Bertha Bessie Charity Constance Dora
-    Elsie Flora Geraldine Gertrude Gloria Hester Honoria Jean Joanna Lavinia Lilian Lucinda Mavis Millicent Patience
-    Rowena Tabitha Tillie Viola Alma Beth Carla Connie Erin Fay Jemima Letitia Lottie Meg Nan Rhoda Roxana Tilda
-    Winnie Isobel Hetty Sophy"""
+    Lara Lucille Violet Adelaide Alison Antonia Beatrice Bertha Bessie Charity Constance Dora
+    Elsie Flora Geraldine Gertrude Gloria Hester Jean Joanna Lavinia Lilian Lucinda Mavis Millicent Patience
+    Rowena Tabitha Viola Alma Beth Carla Connie Erin Fay Jemima Letitia Lottie Meg Nan Rhoda Roxana Tilda
+    Winnie Isobel Sophy"""
 )
 SURNAMES = _words(
     """Norton Holt Reed Cooper Morris Bailey Parker Collins Stewart Murphy Rogers Peterson Sanders Henderson Coleman

@@ -19,8 +19,8 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 class Substitutions:
     """Changes to v_baseline for anchors that have already occurred: one entry a position, anchor and written form.
 
-    rows_N: the position; generic_ids_N: first token of the generic translation; anchor_ids_N: the anchor's own first token
-    in the same form, or -1 where nothing is given back (`consistency: paper`).
+    rows_N: the position; generic_ids_N: first token of the generic translation; anchor_ids_N: the anchor's own first
+    token in the same form, or -1 where nothing is given back (`consistency: paper`).
     """
 
     rows_N: np.ndarray
@@ -53,8 +53,8 @@ def substitute(
     """v_baseline after anchors have occurred: the generic translation's token falls to the position's mean logit, and
     what it had goes back to the anchor's token, if that is more than the anchor had (anchor_ids -1: is not given back).
 
-    All values are read before any is written, so that the order of the anchors does not matter; where several go back to
-    one token the largest counts. Returns a new tensor.
+    All values are read before any is written, so that the order of the anchors does not matter; where several go back
+    to one token the largest counts. Returns a new tensor.
     """
     out_TV = v_baseline_TV.clone()
     out_TV[rows_N, generic_ids_N] = v_baseline_TV.mean(dim=1)[rows_N]

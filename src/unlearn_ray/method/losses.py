@@ -12,9 +12,9 @@ from unlearn_ray.method.labels import Head
 def divergence(logits_PV: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Tensor) -> torch.Tensor:
     """KL(target || model) for each of P positions, in nats.
 
-    The target gives probs_PS to the tokens ids_PS and what lacks to 1 to all others together, so the model's tail is held
-    to the target's mass instead of being renormalised away. A hard label is the case S = 1, probability 1, where this is the
-    ordinary cross-entropy. Entries with probability 0 are padding.
+    The target gives probs_PS to the tokens ids_PS and what lacks to 1 to all others together, so the model's tail is
+    held to the target's mass instead of being renormalised away. A hard label is the case S = 1, probability 1, where
+    this is the ordinary cross-entropy. Entries with probability 0 are padding.
     """
     logprobs_PS = logits_PV.gather(1, ids_PS) - logits_PV.logsumexp(dim=1, keepdim=True)
     used_PS = probs_PS > 0
@@ -33,8 +33,9 @@ def chunked_divergence(
     *,
     chunk: int = 1024,
 ) -> torch.Tensor:
-    """The weighted sum of `divergence`, `chunk` positions at a time; backward computes a chunk's logits again instead of
-    keeping them, so that no more than [chunk, V] of them ever exist."""
+    """The weighted sum of `divergence`, `chunk` positions at a time; backward computes a chunk's logits again instead
+    of keeping them, so that no more than [chunk, V] of them ever exist.
+    """
 
     def one(
         hidden_PH: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Tensor, weights_P: torch.Tensor

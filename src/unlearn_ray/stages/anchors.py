@@ -1,4 +1,6 @@
-"""The anchor dictionary of a forget set: a finished file, or proposed offline from the documents and the reinforced model."""
+"""The anchor dictionary of a forget set: a finished file, or proposed offline from the documents and the reinforced
+model.
+"""
 
 import json
 
@@ -26,7 +28,9 @@ GAIN_BLOCKS = (
 
 
 def copy_dictionary(run: StepRun, *, dictionary: str) -> dict:
-    """A dictionary that the user brought, checked and written in canonical form. Raises InputError for one that cannot be used."""
+    """A dictionary that the user brought, checked and written in canonical form. Raises InputError for one that
+    cannot be used.
+    """
     return write_dictionary(run.out, AnchorDictionary.from_jsonl(storage.read_bytes(dictionary).decode(), dictionary))
 
 
@@ -65,8 +69,9 @@ def propose_dictionary(
 
 
 class GainShard:
-    """The blocks of a shard -> for each candidate mentioned there, the summed log-probability gain of the reinforced model
-    over the baseline on the tokens of its mentions, in nats, and the number of these tokens."""
+    """The blocks of a shard -> for each candidate mentioned there, the summed log-probability gain of the reinforced
+    model over the baseline on the tokens of its mentions, in nats, and the number of these tokens.
+    """
 
     def __init__(
         self,

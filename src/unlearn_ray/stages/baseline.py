@@ -17,7 +17,9 @@ POINTER = "model.json"  # says where the weights lie, when they do not lie in th
 
 
 def identity(baseline: str) -> dict[str, str]:
-    """What of the baseline enters digests: the content hash of each of its files, or nothing more than its name for a hub id."""
+    """What of the baseline enters digests: the content hash of each of its files, or nothing more than its name for a
+    hub id.
+    """
     files = storage.list_files(baseline) if not baseline.endswith(".gguf") else [baseline]
     return {file.removeprefix(baseline).lstrip("/") or Path(file).name: storage.sha256_of(file) for file in files}
 
@@ -25,7 +27,8 @@ def identity(baseline: str) -> dict[str, str]:
 def prepare_baseline(run: StepRun, *, baseline: str, trust_remote_code: bool) -> dict:
     """Converts a .gguf file to a checkpoint in the step's folder; of anything else writes down where it is.
 
-    Either way the model and its tokenizer are loaded and tried first, so that one that cannot be used fails here, before any work.
+    Either way the model and its tokenizer are loaded and tried first, so that one that cannot be used fails here,
+    before any work.
     """
     convert = ray.remote(_prepare).options(num_cpus=1)
     return ray.get(convert.remote(run.out, baseline, trust_remote_code))

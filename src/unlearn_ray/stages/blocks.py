@@ -1,4 +1,6 @@
-"""Documents -> blocks: every document is tokenised whole on Ray Data and cut into blocks; one parquet file a document file."""
+"""Documents -> blocks: every document is tokenised whole on Ray Data and cut into blocks; one parquet file a document
+file.
+"""
 
 import io
 import json
@@ -62,8 +64,9 @@ class CutDocuments:
 
 
 def shards_of(folder: str, at_most: int | None = None) -> list[dict]:
-    """The blocks of a step as shards of SHARD_BLOCKS rows, {"name", "rows": {part: [row, ...]}}; with `at_most`, a sample of
-    so many blocks that covers the documents evenly."""
+    """The blocks of a step as shards of SHARD_BLOCKS rows, {"name", "rows": {part: [row, ...]}}; with `at_most`, a
+    sample of so many blocks that covers the documents evenly.
+    """
     parts: Mapping[str, int] = storage.read_json(storage.join(folder, "manifest.json"))["figures"]["parts"]
     rows = [(part, row) for part, count in parts.items() for row in range(count)]
     if at_most is not None and at_most < len(rows):
@@ -82,13 +85,13 @@ def read_shard(folder: str, shard: dict) -> pa.Table:
     return pa.concat_tables(read_parquet(storage.join(folder, part)).take(rows) for part, rows in shard["rows"].items())
 
 
-def read_blocks(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_blocks(folder: str, columns: list[str] | None = None) -> pa.Table:
     """All rows of a step's parquet files, in order."""
     files = [file for file in storage.list_files(folder) if file.endswith(".parquet")]
     return pa.concat_tables([read_parquet(file, columns) for file in files]) if files else BLOCK_SCHEMA.empty_table()
 
 
-def read_parquet(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     return pq.read_table(io.BytesIO(storage.read_bytes(path)), columns=columns)
 
 

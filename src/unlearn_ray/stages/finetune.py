@@ -24,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FineTune:
-    """One fine-tuning: `baseline` and `examples` are folders of steps, `decode` turns a row into an example, `retain` is the folder of
-    the retain blocks with the baseline's soft labels. merge: an adapter is merged into the weights that are written."""
+    """One fine-tuning: `baseline` and `examples` are folders of steps, `decode` turns a row into an example, `retain`
+    is the folder of the retain blocks with the baseline's soft labels. merge: an adapter is merged into the weights
+    that are written.
+    """
 
     out: str
     baseline: str
@@ -43,7 +45,8 @@ class FineTune:
 
 
 def fine_tune(job: FineTune, resources: Resources, name: str) -> dict:
-    """Runs the job on `resources.workers` workers; writes the checkpoint to job.out, others to job.out/checkpoints/step-N.
+    """Runs the job on `resources.workers` workers; writes the checkpoint to job.out, others to
+    job.out/checkpoints/step-N.
 
     Returns the losses and the number of steps and blocks for the manifest.
     """

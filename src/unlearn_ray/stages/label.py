@@ -1,5 +1,6 @@
-"""Labels: blocks -> generic labels, in two pools of actors on Ray Data. Translating, tokenising and aligning run ahead on
-CPUs; the labelling actors hold both models and write one file a shard. A killed step goes on with the shards that lack a file.
+"""Labels: blocks -> generic labels, in two pools of actors on Ray Data. Translating, tokenising and aligning run
+ahead on CPUs; the labelling actors hold both models and write one file a shard. A killed step goes on with the shards
+that lack a file.
 """
 
 import json
@@ -58,8 +59,9 @@ def label(run: StepRun, *, settings: LabelSettings, resources: Resources, trust_
 
 
 def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources, trust_remote_code: bool) -> dict:
-    """Inputs: baseline, blocks (of the retain text). Writes the baseline's own soft labels of a sample of at most so many blocks,
-    so that holding the model to the baseline needs no second model in training."""
+    """Inputs: baseline, blocks (of the retain text). Writes the baseline's own soft labels of a sample of at most so
+    many blocks, so that holding the model to the baseline needs no second model in training.
+    """
     shards = shards_of(run.inputs["blocks"], at_most)
     arguments = {
         "baseline": run.inputs["baseline"],

@@ -1,4 +1,6 @@
-"""Reinforced model: the baseline fine-tuned further on the forget set, so that it says more of what is to be forgotten."""
+"""Reinforced model: the baseline fine-tuned further on the forget set, so that it says more of what is to be
+forgotten.
+"""
 
 from unlearn_ray.config import Reinforce, Resources
 from unlearn_ray.engine.steps import StepRun

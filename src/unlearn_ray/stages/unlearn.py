@@ -1,4 +1,6 @@
-"""Unlearned model: the baseline fine-tuned towards the generic labels of the forget set, held to itself on the retain text."""
+"""Unlearned model: the baseline fine-tuned towards the generic labels of the forget set, held to itself on the retain
+text.
+"""
 
 from functools import partial
 
