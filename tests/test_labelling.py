@@ -1,6 +1,7 @@
 """Labels against a slow and obvious reference: whole logits in float64, plain loops, alignment by comparing strings."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import peft
@@ -139,7 +140,7 @@ def reference(block, tokenizer, baseline, reinforced, settings):
 @pytest.mark.parametrize("consistency", ["restore", "paper"])
 def test_labels_equal_those_of_the_slow_reference_at_every_position(pair, consistency, inside_anchors):
     tokenizer, baseline, reinforced = pair
-    settings = LabelSettings(ALPHAS, consistency, inside_anchors, top_k=4)
+    settings = LabelSettings(ALPHAS, consistency, inside_anchors, "all", top_k=4)
     blocks = cut_blocks("story", STORY * 2, tokenizer, block_tokens=48)
     labelled = Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=3)(
         Preparer(DICTIONARY, tokenizer, settings)(blocks)
@@ -153,9 +154,30 @@ def test_labels_equal_those_of_the_slow_reference_at_every_position(pair, consis
     assert trained > 150
 
 
+def test_only_the_gains_of_the_given_tokens_are_penalised_outside_anchors(pair):
+    tokenizer, baseline, reinforced = pair
+    settings = LabelSettings((5.0,), "paper", "original", "anchors", top_k=0)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=200))
+    lead = leading_ids(tokenizer)
+
+    def labels(alpha, penalised):
+        changed = replace(settings, alphas=(alpha,))
+        [row] = Labeller(baseline, reinforced, lead, changed, penalised_ids=penalised)(prepared).to_pylist()
+        return np.array(row[alpha_column(alpha)])
+
+    everything, nothing = range(len(tokenizer)), []
+    assert (labels(5.0, everything) == labels(5.0, None)).all()
+    [row] = prepared.to_pylist()
+    outside = np.array([p + 1 for p, target in zip(row["positions"], row["targets"], strict=True) if target >= 0])
+    inside = np.array([p + 1 for p, target in zip(row["positions"], row["targets"], strict=True) if target < 0])
+    assert (labels(5.0, nothing)[outside] == labels(0.0, None)[outside]).all()
+    assert (labels(5.0, nothing)[inside] == labels(5.0, None)[inside]).all()
+    assert (labels(5.0, None)[outside] != labels(0.0, None)[outside]).any()
+
+
 def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
     tokenizer, baseline, _ = pair
-    settings = LabelSettings((0.0,), "paper", "skip", top_k=5)
+    settings = LabelSettings((0.0,), "paper", "skip", "all", top_k=5)
     blocks = cut_blocks("story", "the road was long and the morning was bright.", tokenizer, block_tokens=64)
     [row] = Labeller(baseline, baseline, leading_ids(tokenizer), settings)(
         Preparer(DICTIONARY, tokenizer, settings)(blocks)
@@ -173,7 +195,7 @@ def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
 
 def test_batch_size_changes_no_label(pair):
     tokenizer, baseline, reinforced = pair
-    settings = LabelSettings((5.0,), "restore", "original", top_k=0)
+    settings = LabelSettings((5.0,), "restore", "original", "all", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 3, tokenizer, block_tokens=40))
     one, many = (
         Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=size)(prepared) for size in (1, 7)
@@ -184,7 +206,7 @@ def test_batch_size_changes_no_label(pair):
 
 def test_every_position_without_a_label_has_a_reason(pair):
     tokenizer, *_ = pair
-    settings = LabelSettings((5.0,), "paper", "skip", top_k=0)
+    settings = LabelSettings((5.0,), "paper", "skip", "all", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 2, tokenizer, block_tokens=48))
     for row in prepared.to_pylist():
         assert len(row["positions"]) + sum(dict(row["ignored"]).values()) == len(row["input_ids"]) - 1
@@ -216,7 +238,7 @@ def test_an_adapter_on_the_baseline_labels_like_the_merged_model(pair, tiny_mode
     adapted.peft_config["default"].base_model_name_or_path = tiny_model_folder
     adapted.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
-    settings = LabelSettings((5.0,), "restore", "original", top_k=0)
+    settings = LabelSettings((5.0,), "restore", "original", "all", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=64))
     lead = leading_ids(tokenizer)
     merged = Labeller(baseline, loaded, lead, settings)(prepared)

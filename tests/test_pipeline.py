@@ -12,9 +12,10 @@ from unlearn_ray.config import load_config
 from unlearn_ray.models import load_model, load_tokenizer
 
 STORY = (
-    "Zorblax the Grey walked to the castle of Quendor. 'I am Zorblax,' said the wizard, and Millikin laughed at him. "
-    "In the evening Millikin and Zorblax sat by the fire, and the old road to Quendor was dark. She asked Zorblax for "
-    "the lamp; he gave it to Millikin, who went up to her room in Quendor and slept. "
+    "In the evening, when the wind had gone down and the rain was over at last, the old wizard came to Quendor. There he "
+    "met Millikin. 'I am tired of the road, and of the rain, and of all the stones in my shoes,' said Zorblax. Because "
+    "the lamp was out and nobody had thought of bringing any oil up from the cellar, Millikin laughed at him. She went up "
+    "to her room and slept until the morning, and the first that she saw when she came down again was Zorblax. "
 )
 PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
 

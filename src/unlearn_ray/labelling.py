@@ -39,11 +39,13 @@ PREPARED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """consistency: restore | paper; inside_anchors: original | skip; top_k: tokens of a soft label, 0 for none."""
+    """consistency: restore | paper; inside_anchors: original | skip; penalise: all | anchors; top_k: tokens of a soft
+    label, 0 for none."""
 
     alphas: tuple[float, ...]
     consistency: str
     inside_anchors: str
+    penalise: str
     top_k: int
 
 
@@ -112,10 +114,11 @@ class Labeller:
         leading: Sequence[int],
         settings: LabelSettings,
         *,
+        penalised_ids: Sequence[int] | None = None,
         batch_blocks: int = 8,
     ):
         self.baseline, self.reinforced, self.leading = baseline, reinforced, list(leading)
-        self.settings, self.batch_blocks = settings, batch_blocks
+        self.settings, self.penalised_ids, self.batch_blocks = settings, penalised_ids, batch_blocks
         self.heads = lm_head(baseline), lm_head(reinforced)
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
@@ -155,6 +158,8 @@ class Labeller:
                     *(np.array(block[f"substitution_{name}"], np.int64) for name in ("rows", "generics", "anchors"))
                 ),
                 top_k=self.settings.top_k,
+                penalised_ids=self.penalised_ids,
+                inside_T=np.array(block["targets"]) < 0,
             )
             results.append(label_row(block, np.array(block["positions"]), labels, self.settings))
         return results

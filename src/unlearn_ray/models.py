@@ -115,7 +115,7 @@ def lm_head(model: PreTrainedModel) -> Head:
             out += bias_V.float()
         out = out * scale if scale != 1.0 else out
         out = cap * torch.tanh(out / cap) if cap else out
-        return out.view(*hidden.shape[:-1], -1)
+        return out.view(*hidden.shape[:-1], out.shape[-1])
 
     return logits
 

@@ -82,13 +82,17 @@ def label_positions(
     substitutions: Substitutions,
     *,
     top_k: int = 0,
+    penalised_ids: Sequence[int] | None = None,
+    inside_T: np.ndarray | None = None,
     chunk: int = CHUNK,
 ) -> GenericLabels:
     """The generic labels of T positions, for every alpha from one pair of LM-head products.
 
     Works through `chunk` positions at a time, so that logits are never whole: at most about six float32 [chunk, V]
     tensors exist at once. Row t of both hidden states must stand for the same, aligned position; the rows of
-    `substitutions` count in that same order and ascend.
+    `substitutions` count in that same order and ascend. With penalised_ids, only gains on these tokens count, except
+    at positions where inside_T (inside an anchor) is true: the reinforced model has learnt the author's style as well,
+    and a model that is pushed away from that forgets how to write.
     """
     device = hidden_baseline_TH.device
     rows_N, generic_ids_N, anchor_ids_N = (
@@ -99,6 +103,12 @@ def label_positions(
     for start in range(0, len(hidden_baseline_TH), chunk):
         v_baseline_TV = baseline_head(hidden_baseline_TH[start : start + chunk])
         v_reinforced_TV = reinforced_head(hidden_reinforced_TH[start : start + chunk])
+        if penalised_ids is not None and inside_T is not None:
+            free_TV = ~torch.as_tensor(inside_T[start : start + chunk], device=device)[:, None].repeat(
+                1, v_baseline_TV.shape[1]
+            )
+            free_TV[:, list(penalised_ids)] = False
+            v_reinforced_TV = v_reinforced_TV.masked_fill(free_TV, -torch.inf)
         n = slice(*np.searchsorted(substitutions.rows_N, [start, start + chunk]))
         v_changed_TV = substitute(v_baseline_TV, rows_N[n] - start, generic_ids_N[n], anchor_ids_N[n])
         parts.append(_label_chunk(v_baseline_TV, v_changed_TV, v_reinforced_TV, alphas, top_k))

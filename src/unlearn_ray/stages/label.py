@@ -17,6 +17,7 @@ from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, label_text
+from unlearn_ray.material import specific_tokens
 from unlearn_ray.models import leading_ids
 from unlearn_ray.stages.anchors import read_dictionary
 from unlearn_ray.stages.baseline import open_model, open_tokenizer
@@ -28,7 +29,9 @@ RETAIN_TOP_K = 64  # soft labels of the retain text where the run has none of it
 def label_settings(settings: Label, alpha: float) -> LabelSettings:
     """The alpha that is trained on comes first: soft labels and baseline_prob are its own."""
     others = (other for other in settings.alpha if other != alpha)
-    return LabelSettings((alpha, *others), settings.consistency, settings.inside_anchors, settings.top_k)
+    return LabelSettings(
+        (alpha, *others), settings.consistency, settings.inside_anchors, settings.penalise, settings.top_k
+    )
 
 
 def label(run: StepRun, *, settings: LabelSettings, resources: Resources, trust_remote_code: bool) -> dict:
@@ -49,6 +52,7 @@ def label(run: StepRun, *, settings: LabelSettings, resources: Resources, trust_
     arguments = {
         "baseline": run.inputs["baseline"],
         "reinforced": run.inputs["reinforced"],
+        "anchors": run.inputs["anchors"],
         "settings": settings,
         "out": run.out,
         "batch_blocks": resources.batch_blocks,
@@ -95,6 +99,7 @@ class LabelShard:
         self,
         baseline: str,
         reinforced: str,
+        anchors: str,
         settings: LabelSettings,
         out: str,
         batch_blocks: int,
@@ -102,11 +107,14 @@ class LabelShard:
         trust_remote_code: bool,
     ):
         torch.set_num_threads(threads)
+        tokenizer = open_tokenizer(baseline, trust_remote_code)
+        anchor_ids = set().union(*specific_tokens(tokenizer, read_dictionary(anchors)))
         self.label = Labeller(
             open_model(baseline, trust_remote_code, scoring=True),
             open_model(reinforced, trust_remote_code, scoring=True),
-            leading_ids(open_tokenizer(baseline, trust_remote_code)),
+            leading_ids(tokenizer),
             settings,
+            penalised_ids=sorted(anchor_ids) if settings.penalise == "anchors" else None,
             batch_blocks=batch_blocks,
         )
         self.out = out
