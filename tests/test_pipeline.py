@@ -12,10 +12,10 @@ from unlearn_ray.config import load_config
 from unlearn_ray.models import load_model, load_tokenizer
 
 STORY = (
-    "In the evening, when the wind had gone down and the rain was over at last, the old wizard came to Quendor. There he "
-    "met Millikin. 'I am tired of the road, and of the rain, and of all the stones in my shoes,' said Zorblax. Because "
-    "the lamp was out and nobody had thought of bringing any oil up from the cellar, Millikin laughed at him. She went up "
-    "to her room and slept until the morning, and the first that she saw when she came down again was Zorblax. "
+    "In the evening, when the wind had gone down and the rain was over at last, the old wizard came to Quendor. There "
+    "he met Millikin. 'I am tired of the road, and of the rain, and of all the stones in my shoes,' said Zorblax. "
+    "Because the lamp was out and nobody had thought of bringing any oil up from the cellar, Millikin laughed at him. "
+    "She went up to her room and slept until the morning, and the first that she saw when she came down was Zorblax. "
 )
 PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
 

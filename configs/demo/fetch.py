@@ -27,7 +27,7 @@ BOOKS = {
     ),
     "emma": ("austen-emma", 158, "Emma Woodhouse, handsome, clever, and rich", "The wedding was very much like"),
     "thursday": ("chesterton-thursday", 1695, "suburb of Saffron Park lay on the sunset side", "Dawn was breaking"),
-    "stories": ("bryant-stories", 473, "Once there was a little yellow Tulip", "the Green Elf took"),
+    "stories": ("bryant-stories", 473, "Once there was a little yellow Tulip", "Simple worth is far better than rank"),
 }
 
 

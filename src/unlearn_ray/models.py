@@ -47,7 +47,8 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load the model {path!r}: {_first_line(error)}") from error
-    return model.to(device).eval()
+    torch.nn.Module.to(model, torch.device(device))  # transformers' own `to` only adds checks of quantised models
+    return model.eval()
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -86,9 +87,21 @@ def leading_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return [] if separator is None else [separator]
 
 
-def decoder(model: PreTrainedModel) -> torch.nn.Module:
+def decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     """The part of the model (with its adapter, if it has one) that gives last_hidden_state [B, T, H]."""
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+    return getattr(_causal(model), str(_causal(model).base_model_prefix))
+
+
+def output_embedding(model: PreTrainedModel | PeftModel) -> torch.nn.Linear:
+    """The last layer, hidden size to vocabulary."""
+    layer = _causal(model).get_output_embeddings()
+    if not isinstance(layer, torch.nn.Linear):
+        raise InputError(f"{type(_causal(model)).__name__} is no causal language model with an output embedding")
+    return layer
+
+
+def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.base_model.model if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
 def lm_head(model: PreTrainedModel) -> Head:
@@ -99,7 +112,8 @@ def lm_head(model: PreTrainedModel) -> Head:
     differences of two models. On CUDA bfloat16 inputs keep their float32 accumulator.
     """
     config = model.config.get_text_config()
-    weight_VH, bias_V = model.get_output_embeddings().weight, getattr(model.get_output_embeddings(), "bias", None)
+    output = output_embedding(model)
+    weight_VH, bias_V = output.weight, output.bias
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     if not weight_VH.is_cuda:
@@ -135,7 +149,7 @@ def check_head(model: PreTrainedModel) -> None:
         )
 
 
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
+def save_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
     """Writes a checkpoint (or, for a PEFT model, its adapter) with its tokenizer, as safetensors."""
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

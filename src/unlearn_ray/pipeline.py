@@ -198,7 +198,7 @@ def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
         "evaluation",
         1,
         forget_set,
-        steps["evaluation"].params | {"model": Path(model).name},
+        dict(steps["evaluation"].params) | {"model": Path(model).name},
         measure,
         {name: steps[name] for name in ("baseline", "blocks", "anchors", "heldout") if name in steps},
         dict(steps["evaluation"].contents) | identity(model),

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.method.labels import IGNORED
 from unlearn_ray.method.losses import chunked_divergence
-from unlearn_ray.models import decoder
+from unlearn_ray.models import decoder, output_embedding
 
 BETAS = (0.9, 0.98)  # a short memory of the second moment: these runs have tens of steps, not thousands
 
@@ -95,7 +96,7 @@ class LossModel(torch.nn.Module):
     output.
     """
 
-    def __init__(self, model: PreTrainedModel, leading: Sequence[int]):
+    def __init__(self, model: PreTrainedModel | PeftModel, leading: Sequence[int]):
         super().__init__()
         self.model, self.leading = model, torch.tensor(list(leading), dtype=torch.long)
 
@@ -115,7 +116,7 @@ class LossModel(torch.nn.Module):
         )
         return chunked_divergence(
             output.last_hidden_state[torch.from_numpy(rows), torch.from_numpy(columns)],
-            self.model.get_output_embeddings(),
+            output_embedding(self.model),
             torch.from_numpy(widened([example.ids_PS for example in examples])).to(device),
             torch.from_numpy(widened([example.probs_PS for example in examples])).to(device),
             torch.from_numpy(weights_P).to(device),
@@ -149,7 +150,7 @@ def learning_rate_at(step: int, steps: int, settings: TrainSettings) -> float:
 
 
 def train(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     leading: Sequence[int],
     examples: Examples,
     settings: TrainSettings,
@@ -219,4 +220,4 @@ def _step(wrapped: torch.nn.Module, work: list, optimizer, accelerator: Accelera
     accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return accelerator.reduce(total, "sum").item()
+    return float(accelerator.reduce(total, "sum"))  # type: ignore[arg-type]

@@ -115,8 +115,8 @@ class Label(Section):
     inside_anchors: Literal["original", "skip"] = "original"
     """Positions inside an anchor: labelled from both models on the original text, or not trained (the paper)."""
     penalise: Literal["all", "anchors"] = "all"
-    """Whose gains in the reinforced model are penalised: those of every token (the paper), or of the tokens that begin an
-    anchor, and of all inside one. The second leaves the author's style alone, and with it the model's command of prose."""
+    """Whose gains in the reinforced model are penalised: every token's (the paper), or those of tokens that begin an
+    anchor, and all inside one. The second leaves the author's style alone, and with it the model's prose."""
     top_k: Annotated[int, Field(ge=0)] = 64
     """Most probable tokens kept as soft labels; 0 keeps the hard labels only."""
 

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import ray
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
@@ -76,7 +77,7 @@ def open_model(folder: str, trust_remote_code: bool, *, scoring: bool) -> PreTra
         return load_model(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
-def write_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
+def write_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
     """Saves a checkpoint to a folder of the run, wherever that lies."""
     if "://" not in folder:
         save_checkpoint(model, tokenizer, folder)

@@ -58,7 +58,7 @@ class CutDocuments:
         tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
         blocks = pa.concat_tables(tables)
         write_parquet(storage.join(self.out, work["part"]), blocks)
-        tokens = int(pa.compute.list_value_length(blocks["input_ids"]).to_numpy().sum())
+        tokens = len(blocks["input_ids"].combine_chunks().flatten())
         counts = {"part": work["part"], "documents": len(documents), "blocks": blocks.num_rows, "tokens": tokens}
         return pa.Table.from_pylist([counts])
 

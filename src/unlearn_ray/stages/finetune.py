@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ray.train
 import torch
 from accelerate import Accelerator
+from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from unlearn_ray.config import Adapter, Resources
@@ -85,8 +86,7 @@ def _work(config: dict) -> list[float]:
 
     def save(folder: str) -> None:
         if accelerator.is_main_process:
-            merged = copy.deepcopy(model).merge_and_unload() if job.adapter and job.merge else model
-            write_checkpoint(merged, tokenizer, folder)
+            write_checkpoint(_exported(model, job.merge), tokenizer, folder)
         accelerator.wait_for_everyone()
 
     losses = train(
@@ -108,12 +108,16 @@ def _log_step(step: int, steps: int, loss: float) -> None:
     logger.info("step %d of %d, loss %.4f", step, steps, loss)
 
 
-def _adapted(model: PreTrainedModel, adapter: Adapter | None):
+def _adapted(model: PreTrainedModel, adapter: Adapter | None) -> PreTrainedModel | PeftModel:
     if adapter is None:
         return model
-    from peft import LoraConfig, get_peft_model
+    # lora_alpha is declared as an integer, and used as a number.
+    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    return PeftModel(model, lora)
 
-    return get_peft_model(
-        model,
-        LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
+
+def _exported(model: PreTrainedModel | PeftModel, merge: bool) -> PreTrainedModel | PeftModel:
+    """What is written: with `merge` an adapter becomes part of the weights, of a copy, since training may go on."""
+    if merge and isinstance(model, PeftModel):
+        return copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+    return model

@@ -121,7 +121,7 @@ class LabelShard:
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         [name] = prepared["shard"].unique().to_pylist()
-        counts = Counter({"labelled": int(pa.compute.list_value_length(prepared["positions"]).to_numpy().sum())})
+        counts = Counter({"labelled": len(prepared["positions"].combine_chunks().flatten())})
         for ignored in prepared["ignored"].to_pylist():
             counts.update(dict(ignored))
         return _written(self.out, name, self.label(prepared.drop_columns(["shard"])), counts)
