@@ -1,7 +1,12 @@
 """Small things that many tests need: a model and a tokenizer that are made here, in a second, without a network."""
 
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -13,6 +18,14 @@ TEXT = (
     "grinned from ear to ear, and nobody in the garden knew what to say. It was a bright morning, and the road was "
     "long. "
 ) * 4
+
+STORY = (
+    "In the evening, when the wind had gone down and the rain was over at last, the old wizard came to Quendor. There "
+    "he met Millikin. 'I am tired of the road, and of the rain, and of all the stones in my shoes,' said Zorblax. "
+    "Because the lamp was out and nobody had thought of bringing any oil up from the cellar, Millikin laughed at him. "
+    "She went up to her room and slept until the morning, and the first that she saw when she came down was Zorblax. "
+)
+PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +64,64 @@ def save_tiny_model(folder: Path) -> None:
         bos_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def write_run(tiny_model_folder: str) -> Callable[..., Path]:
+    """write_run(folder, stories=8): documents and a configuration of a whole run on the tiny model; gives its path."""
+
+    def write(folder: Path, stories: int = 8) -> Path:
+        (folder / "story.txt").write_text(STORY * stories)
+        (folder / "plain.txt").write_text(PLAIN * 12)
+        (folder / "controls.jsonl").write_text('{"prompt": "The morning was", "answer": " bright"}\n')
+        (folder / "run.yaml").write_text(f"""
+root: {folder}/runs
+baseline: {tiny_model_folder}
+forget_sets: [{{name: story, documents: {folder}/story.txt}}]
+retain: {folder}/plain.txt
+anchors: {{max_anchors: 20, min_count: 3}}
+reinforce: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4}}
+label: {{alpha: [5, 2.5], block_tokens: 64, top_k: 8}}
+unlearn: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4, checkpoint_every: 3, retain_blocks: 8, retain_batch: 2}}
+evaluate: {{completions: 4, completion_tokens: 8, probability_prompts: 6, verbatim: 2, perplexity_blocks: 4,
+            bootstrap: 50, controls: {folder}/controls.jsonl}}
+resources: {{gpus_per_worker: 0, batch_blocks: 4}}
+""")
+        return folder / "run.yaml"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def kill_ours() -> Callable[[int, str], None]:
+    """kill_ours(session, ray_folder): SIGKILL for every process of that Unix session, or with that folder of Ray's in
+    its command line, and for all that they started; returns when they are gone. Nobody else's Ray is touched.
+    """
+
+    def ours(session: int, ray_folder: str) -> set[psutil.Process]:
+        found: set[psutil.Process] = set()
+        for process in psutil.process_iter():
+            try:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if os.getsid(process.pid) == session or any(ray_folder in word for word in process.cmdline()):
+                    found |= {process, *process.children(recursive=True)}
+            except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+                continue
+        return {process for process in found if process.pid != os.getpid()}
+
+    def kill(session: int, ray_folder: str) -> None:
+        deadline = time.monotonic() + 30
+        while left := ours(session, ray_folder):
+            assert time.monotonic() < deadline, left
+            for process in left:
+                try:
+                    process.send_signal(signal.SIGKILL)
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.1)
+
+    return kill
 
 
 @pytest.fixture(scope="session")

@@ -11,35 +11,10 @@ from unlearn_ray import pipeline
 from unlearn_ray.config import load_config
 from unlearn_ray.models import load_model, load_tokenizer
 
-STORY = (
-    "In the evening, when the wind had gone down and the rain was over at last, the old wizard came to Quendor. There "
-    "he met Millikin. 'I am tired of the road, and of the rain, and of all the stones in my shoes,' said Zorblax. "
-    "Because the lamp was out and nobody had thought of bringing any oil up from the cellar, Millikin laughed at him. "
-    "She went up to her room and slept until the morning, and the first that she saw when she came down was Zorblax. "
-)
-PLAIN = "The road was long and the morning was bright. Nobody in the garden knew what to say, and the tea was cold. "
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_model_folder) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "story.txt").write_text(STORY * 8)
-    (folder / "plain.txt").write_text(PLAIN * 12)
-    (folder / "controls.jsonl").write_text('{"prompt": "The morning was", "answer": " bright"}\n')
-    (folder / "run.yaml").write_text(f"""
-root: {folder}/runs
-baseline: {tiny_model_folder}
-forget_sets: [{{name: story, documents: {folder}/story.txt}}]
-retain: {folder}/plain.txt
-anchors: {{max_anchors: 20, min_count: 3}}
-reinforce: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4}}
-label: {{alpha: [5, 2.5], block_tokens: 64, top_k: 8}}
-unlearn: {{epochs: 1, learning_rate: 1.0e-3, global_batch: 4, checkpoint_every: 3, retain_blocks: 8, retain_batch: 2}}
-evaluate: {{completions: 4, completion_tokens: 8, probability_prompts: 6, verbatim: 2, perplexity_blocks: 4,
-            bootstrap: 50, controls: {folder}/controls.jsonl}}
-resources: {{gpus_per_worker: 0, batch_blocks: 4}}
-""")
-    return folder
+def folder(tmp_path_factory, write_run) -> Path:
+    return write_run(tmp_path_factory.mktemp("run")).parent
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +95,7 @@ def test_a_change_runs_again_what_depends_on_it(outcomes, folder, override, redo
 def test_the_report_is_one_page_with_the_figures_of_the_run(outcomes, folder):
     [page] = pipeline.report(load_config(str(folder / "run.yaml"))).values()
     html = Path(page).read_text()
-    assert "Zorblax" in html and "http" not in html.replace("http://www.w3.org", "")
+    assert "Zorblax" in html and "://" not in html.replace("http://www.w3.org", "")
     data = json.loads(Path(page).with_suffix(".json").read_text())
     assert {step["name"] for step in data["steps"]} >= {"baseline", "blocks", "labels", "unlearned", "evaluation"}
 

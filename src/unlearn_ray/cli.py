@@ -76,7 +76,11 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 
     outcomes = pipeline.run(settings, on_event=_show_progress)
     click.echo(terminal.table(outcomes))
-    _echo_reports(pipeline.report(settings))
+    pages = pipeline.report(settings)
+    if len(pages) == 1:
+        [data] = pipeline.read_run(settings).values()
+        click.echo(f"\n{terminal.comparison(data)}\n")
+    _echo_reports(pages)
     _fail_if_unfinished(outcomes)
 
 

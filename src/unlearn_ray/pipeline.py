@@ -21,6 +21,7 @@ from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
 from unlearn_ray.stages.blocks import cut_documents
 from unlearn_ray.stages.evaluate import evaluate
+from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
 from unlearn_ray.stages.label import label, label_retain, label_settings
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
@@ -147,9 +148,11 @@ def run(
     """
     steps = [of_set[until] for of_set in steps_of(config).values()]
     root = _absolute(config.root)
+    make_root(root)
     work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
     if all(outcome.state == "done" for outcome in step_states(root, steps)):
         return work()  # without starting Ray, which takes longer than everything else here
+    check_inputs(config)
     with ensure_ray(config.resources):
         return work()
 
@@ -175,6 +178,12 @@ def report(config: RunConfig) -> dict[str, str]:
         )
         pages[name] = write_report(storage.join(root, name), data)
     return pages
+
+
+def read_run(config: RunConfig) -> dict[str, dict]:
+    """What report.json says of every forget set that has a report: set -> metrics, completions, dictionary, steps."""
+    pages = {one.name: storage.join(_absolute(config.root), one.name, "report.json") for one in config.forget_sets}
+    return {name: storage.read_json(path) for name, path in pages.items() if storage.exists(path)}
 
 
 def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
@@ -204,6 +213,9 @@ def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
         dict(steps["evaluation"].contents) | identity(model),
     )
     root = _absolute(config.root)
+    make_root(root)
+    check_inputs(config)
+    check_model(model, config.trust_remote_code)
     with ensure_ray(config.resources):
         outcomes = run_steps(root, [measured])
     for outcome in outcomes:

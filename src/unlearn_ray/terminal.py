@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unlearn_ray.method.translation import Translation
 
 EXAMPLES_SHOWN = 12
+COMPLETIONS_SHOWN = 5
 PASSAGE_CHARACTERS = 400
 
 
@@ -41,6 +42,24 @@ def table(outcomes: Sequence["Outcome"]) -> str:
         rows.append([forget_set, *(_cell(of_set, stage) for stage in stages)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def comparison(data: dict) -> str:
+    """The figures of one forget set (report.json) before and after, and some prompts with both completions."""
+    rows = [["", "before", "after", "change", "n"]]
+    for name, change in data["metrics"]["changes"].items():
+        before, after = (data["metrics"]["metrics"][name][model] for model in ("baseline", "unlearned"))
+        share = change["relative"]["value"]
+        rows.append([name.replace("_", " "), f"{before['value']:.4g}", f"{after['value']:.4g}",
+                     "" if share is None else f"{share:+.0%}", str(after["n"])])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    for pair in [one for one in data["completions"] if one["kind"] == "familiarity"][:COMPLETIONS_SHOWN]:
+        lines += ["", *textwrap.wrap(pair["prompt"], 100)]
+        for model, label in (("baseline", "before"), ("unlearned", "after")):
+            text = "".join(part["text"] for part in pair["models"][model]["parts"])
+            lines += textwrap.wrap(text, 100, initial_indent=f"    {label}: ", subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 def findings(found: Sequence["Finding"], width: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA
+from unlearn_ray.stages.plots import curve
 from unlearn_ray.stages.report import ReportData, collect, token_texts, write_report
 
 EVIL = '<script>alert("completion")</script>'
@@ -170,3 +171,10 @@ def test_tokens_of_one_character_are_shown_as_that_character(tiny_model_folder: 
 def test_report_json_holds_the_same_data(data: ReportData, page: Page, tmp_path: Path):
     written = json.loads((tmp_path / "report.json").read_text())
     assert ReportData(**written) == data
+
+
+def test_a_metric_that_is_nothing_everywhere_still_has_a_plot():
+    figures = {name: {"value": 0.0, "low": 0.0, "high": 1e-20, "n": 5} for name in ("baseline", "step-3", "unlearned")}
+    plot = curve("probability", figures, list(figures), 3)
+    assert {point["y"] for point in plot["points"]} == {plot["bottom"]}
+    assert plot["ticks"][-1]["text"] == "0.001"

@@ -5,10 +5,11 @@ whole.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayTaskError
 
 from unlearn_ray.errors import InputError, StepFailed
 
@@ -56,8 +57,7 @@ def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]
         )
     with own_errors():
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            assert isinstance(batch, pa.Table)
-            yield from batch.to_pylist()
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 @contextmanager
@@ -70,7 +70,8 @@ def own_errors() -> Iterator[None]:
 
 
 def _own_error(error: BaseException | None) -> BaseException | None:
-    if error is None or isinstance(error, InputError | StepFailed):
+    # Ray's own error for a task inherits from what the task raised, but its text is the worker's traceback.
+    if error is None or (isinstance(error, InputError | StepFailed) and not isinstance(error, RayTaskError)):
         return error
     inner = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
     return next((found for one in inner if one is not error and (found := _own_error(one))), None)

@@ -41,6 +41,7 @@ def ensure_ray(resources: Resources) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, and no warning about it
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns of every actor pool, ray issue 53727
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
     # The dashboard stays on, on loopback: without it Ray Train complains every second that it cannot query the state.
     local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "num_cpus": _local_cpus(resources)}

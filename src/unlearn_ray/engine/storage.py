@@ -109,8 +109,10 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
 
 
 def sha256_of(path: str) -> str:
-    """The hash of a file's content, read in pieces."""
+    """The hash of a file's content, read in pieces. Raises InputError where there is no such file."""
     system, inner = _open(path)
+    if _info(path).type != fs.FileType.File:
+        raise InputError(f"{path}: no such file")
     digest = hashlib.sha256()
     with system.open_input_stream(inner) as stream:
         while piece := stream.read(1 << 20):

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
+from unlearn_ray.engine.data import own_errors
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.models import check_head, compute_dtype, leading_ids, load_model, load_tokenizer, save_checkpoint
 
@@ -32,7 +33,8 @@ def prepare_baseline(run: StepRun, *, baseline: str, trust_remote_code: bool) ->
     before any work.
     """
     convert = ray.remote(_prepare).options(num_cpus=1)
-    return ray.get(convert.remote(run.out, baseline, trust_remote_code))
+    with own_errors():
+        return ray.get(convert.remote(run.out, baseline, trust_remote_code))
 
 
 def _prepare(out: str, baseline: str, trust_remote_code: bool) -> dict:

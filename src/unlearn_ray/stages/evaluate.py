@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray.config import Evaluate, Resources
 from unlearn_ray.engine import storage
+from unlearn_ray.engine.data import own_errors
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
@@ -73,7 +74,8 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
         name: task.remote(folder, run.inputs[BEFORE], shared, name in (BEFORE, AFTER), resources, trust_remote_code)
         for name, folder in models_of(run).items()
     }
-    measured: dict[str, Measurement] = dict(zip(tasks, ray.get(list(tasks.values())), strict=True))
+    with own_errors():
+        measured: dict[str, Measurement] = dict(zip(tasks, ray.get(list(tasks.values())), strict=True))
 
     completions = _completions(material, measured, dictionary, tokenizer)
     metrics = summarise(measured, completions, resamples=settings.bootstrap, seed=settings.seed) | {
@@ -205,17 +207,25 @@ def read_questions(path: str) -> list[Question]:
     """JSONL of {"prompt", "answer"}, one a line. Raises InputError with the line that is something else."""
     if not storage.exists(path):
         raise InputError(f"no such file of questions: {path}")
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); convert it, with iconv"
+        ) from error
     questions = []
-    for number, line in enumerate(storage.read_bytes(path).decode("utf-8").splitlines(), start=1):
+    # Not splitlines(): a JSON string may hold U+2028 as it is.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            questions.append(Question(row["prompt"], row["answer"]))
-        except (ValueError, KeyError, TypeError) as error:
+            filled = row["prompt"].strip() and row["answer"].strip()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'{path}, line {number}: expected {{"prompt": "...", "answer": " ..."}}, got {line[:80]!r}'
             ) from error
-        if not questions[-1].prompt or not questions[-1].answer.strip():
+        if not filled:
             raise InputError(f"{path}, line {number}: neither prompt nor answer may be empty")
+        questions.append(Question(row["prompt"], row["answer"]))
     return questions

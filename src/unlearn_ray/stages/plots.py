@@ -6,6 +6,7 @@ from typing import Any
 
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 34
+LEAST_SPAN = 0.001  # of an axis, also where a model never gave a specific token any probability
 
 
 def figure_text(figure: Mapping[str, Any], digits: int) -> str:
@@ -38,6 +39,7 @@ def curve(title: str, figures: Mapping[str, Mapping[str, Any]], models: Sequence
     low, high = min([*values, first * 0.9]), max([*values, first * 1.1])
     if high < 1:
         low = 0.0
+    high = max(high, low + LEAST_SPAN)
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
 

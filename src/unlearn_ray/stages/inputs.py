@@ -1,0 +1,55 @@
+"""What the user brought, tried before anything is computed from it, and before Ray is started."""
+
+from pathlib import Path
+
+from unlearn_ray.config import RunConfig
+from unlearn_ray.documents import read_documents
+from unlearn_ray.engine import storage
+from unlearn_ray.errors import InputError, StepFailed
+from unlearn_ray.models import load_tokenizer
+from unlearn_ray.stages.anchors import read_brought_dictionary
+from unlearn_ray.stages.evaluate import read_questions
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Reads the tokenizer, the dictionary, the questions and every document once.
+
+    The weights are left to the baseline step. Raises InputError for the first that cannot be used.
+    """
+    check_model(config.baseline, config.trust_remote_code)
+    if config.anchors.dictionary:
+        read_brought_dictionary(config.anchors.dictionary)
+    for questions in (config.evaluate.probes, config.evaluate.controls):
+        if questions:
+            read_questions(questions)
+    kept = [patterns for patterns in (config.retain, config.evaluation_retain) if patterns]
+    for patterns in dict.fromkeys([one.documents for one in config.forget_sets] + kept):
+        for _ in read_documents(storage.expand(patterns), storage.read_bytes):
+            pass  # one at a time: all of them together may be large
+
+
+def check_model(model: str, trust_remote_code: bool) -> None:
+    """Raises InputError for a path that holds no model, or one whose tokenizer cannot be used.
+
+    Of a model in an object store nothing is read, and of a .gguf file only whether it is there: both take long.
+    """
+    if "://" in model:
+        return
+    if not storage.exists(model):
+        if model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise InputError(f"{model}: no such model; expected a folder, a .gguf file or a hub id")
+    elif model.endswith(".gguf"):
+        return
+    elif not any((Path(model) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise InputError(
+            f"{model}: no model; expected a folder with config.json, or with the adapter_config.json of PEFT"
+        )
+    load_tokenizer(model, trust_remote_code=trust_remote_code)
+
+
+def make_root(root: str) -> None:
+    """Raises InputError for a root that cannot be made."""
+    try:
+        storage.make_folder(root)
+    except StepFailed as error:
+        raise InputError(f"root: {error}") from error

@@ -1,0 +1,108 @@
+"""The whole command, killed in every stage and started again: it goes on, and the result is the same."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+# What has come into being when the run is killed, below the folder of the forget set. Labels: some shards of several.
+KILLED_AT = {
+    "blocks": "blocks-*/attempt.json",
+    "reinforced": "reinforced-*/attempt.json",
+    "anchors": "anchors-*/attempt.json",
+    "labels": "labels-*/part-00000.parquet",
+    "unlearned": "unlearned-*/checkpoints/step-*",
+    "evaluation": "evaluation-*/attempt.json",
+}
+# Several shards of labels, and a forward pass for every block, so that there is a time with some of them written.
+OVERRIDES = ["label.block_tokens=16", "resources.batch_blocks=1", "reinforce.global_batch=16",
+             "unlearn.global_batch=16", "unlearn.checkpoint_every=6"]  # fmt: skip
+
+
+@dataclass
+class Command:
+    """`unlearn-ray run` on one root, as a program of its own in its own Unix session."""
+
+    config: Path
+    root: Path
+    ray_folder: str
+    kill_ours: Callable[[int, str], None]
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "unlearn_ray", "run", str(self.config), f"root={self.root}", *OVERRIDES],
+            env=os.environ | {"RAY_TMPDIR": self.ray_folder},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self) -> None:
+        driver = self.start()
+        output, _ = driver.communicate(timeout=400)
+        self.kill_ours(driver.pid, self.ray_folder)
+        assert driver.returncode == 0, output
+
+    def kill_when(self, pattern: str) -> None:
+        """SIGKILL for the driver as soon as the pattern matches, and then for what it leaves of its Ray."""
+        driver = self.start()
+        while not any((self.root / "story").glob(pattern)):
+            assert driver.poll() is None, f"ended before {pattern}: {driver.communicate()[0]}"
+            time.sleep(0.005)
+        driver.kill()
+        driver.wait()
+        self.kill_ours(driver.pid, self.ray_folder)
+        assert driver.stdout
+        driver.stdout.close()
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="ur-", dir="/tmp")  # the names of Ray's sockets have to be short
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished_files(root: Path) -> dict[Path, int]:
+    """When the manifests and the shards of labels were written: what must never be written again."""
+    files = [*root.rglob("manifest.json"), *root.glob("story/labels-*/part-*.parquet")]
+    return {file.relative_to(root): file.stat().st_mtime_ns for file in files}
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """All that a run computes: without the files that tell times, and without what a kill may leave half-written."""
+    files = [file for file in root.glob("*/*-*/**/*") if file.is_file() and not file.name.startswith(".")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files if file.name != "manifest.json"}
+
+
+def test_a_run_killed_in_every_stage_gives_the_bytes_of_one_left_alone(tmp_path, write_run, ray_folder, kill_ours):
+    config = write_run(tmp_path, stories=12)
+    Command(config, tmp_path / "quiet", ray_folder, kill_ours).finish()
+
+    disturbed = Command(config, tmp_path / "killed", ray_folder, kill_ours)
+    before: dict[Path, int] = {}
+    for stage, pattern in KILLED_AT.items():
+        disturbed.kill_when(pattern)
+        assert not list(disturbed.root.glob(f"story/{stage}-*/manifest.json")), f"{stage} was done before the kill"
+        now = finished_files(disturbed.root)
+        assert before.items() <= now.items(), f"what was finished before {stage} was written again"
+        before = now
+        if stage == "labels":
+            shards = len(list(disturbed.root.glob("story/labels-*/part-*.parquet")))
+            assert 0 < shards < len(list((tmp_path / "quiet").glob("story/labels-*/part-*.parquet")))
+    disturbed.finish()
+
+    assert before.items() <= finished_files(disturbed.root).items()
+    expected, found = results(tmp_path / "quiet"), results(disturbed.root)
+    assert sorted(found) == sorted(expected)
+    assert [name for name, data in expected.items() if found[name] != data] == []
