@@ -39,6 +39,23 @@ def outcome(stage: str, state, *, forget_set: str = "alice", seconds: float = 0.
     return Outcome(step, state, step.folder("runs/test"), seconds, error)
 
 
+REPORT = {
+    "metrics": {
+        "metrics": {
+            "probability_familiarity": {"baseline": {"value": 0.2, "n": 40}, "unlearned": {"value": 0.05, "n": 40}}
+        },
+        "changes": {"probability_familiarity": {"relative": {"value": -0.75}}},
+    },
+    "completions": [
+        {
+            "kind": "familiarity",
+            "prompt": "The Mad",
+            "models": {m: {"parts": [{"text": t}]} for m, t in (("baseline", " Hatter"), ("unlearned", " dog"))},
+        }
+    ],
+}
+
+
 @pytest.fixture
 def pipeline(folder, monkeypatch) -> types.SimpleNamespace:
     """Stands in for the pipeline, which needs Ray and a model: what the command makes of its answers is tested."""
@@ -46,6 +63,7 @@ def pipeline(folder, monkeypatch) -> types.SimpleNamespace:
         run=lambda config, until="evaluation", on_event=print: stand_in.outcomes,
         status=lambda config: stand_in.outcomes,
         report=lambda config: stand_in.pages,
+        read_run=lambda config: {"alice": REPORT},
         evaluate_model=lambda config, model, forget_set: f"{config.root}/{forget_set}/{model}",
         outcomes=[],
         pages={},
@@ -97,6 +115,14 @@ def test_a_run_ends_with_a_table_and_its_reports(pipeline):
     assert result.stdout.splitlines() == [
         "forget set  blocks      labels",
         "alice       done 2.0 s  ran 2 min",
+        "",
+        "                         before  after  change  n",
+        "probability familiarity  0.2     0.05   -75%    40",
+        "",
+        "The Mad",
+        "    before:  Hatter",
+        "    after:  dog",
+        "",
         "report of alice: runs/test/alice/report.html",
     ]
 
