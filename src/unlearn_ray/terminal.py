@@ -48,10 +48,11 @@ def comparison(data: dict) -> str:
     """The figures of one forget set (report.json) before and after, and some prompts with both completions."""
     rows = [["", "before", "after", "change", "n"]]
     for name, change in data["metrics"]["changes"].items():
-        before, after = (data["metrics"]["metrics"][name][model] for model in ("baseline", "unlearned"))
+        figures = data["metrics"]["metrics"][name]
+        before, after = (_figure(figures[model]["value"]) for model in ("baseline", "unlearned"))
         share = change["relative"]["value"]
-        rows.append([name.replace("_", " "), f"{before['value']:.4g}", f"{after['value']:.4g}",
-                     "" if share is None else f"{share:+.0%}", str(after["n"])])  # fmt: skip
+        moved = "" if share is None else f"{share:+.0%}"
+        rows.append([name.replace("_", " "), before, after, moved, str(figures["unlearned"]["n"])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for pair in [one for one in data["completions"] if one["kind"] == "familiarity"][:COMPLETIONS_SHOWN]:
@@ -94,6 +95,10 @@ def side_by_side(text: str, translation: "Translation", width: int) -> str:
         lines += [f"{a:<{column}} | {b}".rstrip() for a, b in pairs]
         lines.append(f"{'':<{column}} |")
     return "\n".join(lines[:-1])
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
 
 
 def _marked(text: str, places: Sequence[tuple[int, int]]) -> str:
