@@ -197,7 +197,7 @@ def _read(path: str) -> str:
     from unlearn_ray.engine import storage
 
     [file] = storage.expand([path])
-    return storage.read_bytes(file).decode("utf-8-sig")
+    return storage.read_text(file)
 
 
 def _texts(patterns: Sequence[str]) -> dict[str, str]:

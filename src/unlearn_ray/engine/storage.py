@@ -35,6 +35,16 @@ def read_bytes(path: str) -> bytes:
         return stream.read()
 
 
+def read_text(path: str) -> str:
+    """A text that a user wrote, without a byte order mark. Raises InputError where it is not UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); convert it, with iconv"
+        ) from error
+
+
 def read_json(path: str) -> Any:
     return json.loads(read_bytes(path))
 

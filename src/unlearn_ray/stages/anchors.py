@@ -13,7 +13,6 @@ from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.steps import StepRun
-from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import target_logprobs
 from unlearn_ray.material import documents_of
 from unlearn_ray.method.dictionary import AnchorDictionary
@@ -35,13 +34,7 @@ def copy_dictionary(run: StepRun, *, dictionary: str) -> dict:
 
 def read_brought_dictionary(path: str) -> AnchorDictionary:
     """A dictionary that the user wrote. Raises InputError for one that cannot be used."""
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); convert it, with iconv"
-        ) from error
-    return AnchorDictionary.from_jsonl(text, path)
+    return AnchorDictionary.from_jsonl(storage.read_text(path), path)
 
 
 def propose_dictionary(

@@ -207,15 +207,9 @@ def read_questions(path: str) -> list[Question]:
     """JSONL of {"prompt", "answer"}, one a line. Raises InputError with the line that is something else."""
     if not storage.exists(path):
         raise InputError(f"no such file of questions: {path}")
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); convert it, with iconv"
-        ) from error
     questions = []
     # Not splitlines(): a JSON string may hold U+2028 as it is.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(storage.read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
