@@ -1,7 +1,6 @@
 """Labels against a slow and obvious reference: whole logits in float64, plain loops, alignment by comparing strings."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import peft
@@ -10,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, label_text
+from unlearn_ray.material import specific_tokens
+from unlearn_ray.method import labels as labels_module
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.consistency import PRECEDING
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
@@ -31,6 +32,7 @@ STORY = (
     "of Hearts, and Alice's sister laughed at the café: “Alice, the White\nRabbit!” "
     "She saw the Rabbit no more, "
 )
+NAMEABLE = 0.03  # about the median of these random models
 ALPHAS = (5.0, 0.5, 40.0)
 
 
@@ -93,6 +95,9 @@ def reference(block, tokenizer, baseline, reinforced, settings):
             i for i, (_, e) in zip(pieces["input_ids"], pieces["offset_mapping"], strict=True) if e > len(preceding)
         )
 
+    tokens_of = specific_tokens(tokenizer, DICTIONARY)
+    anchor_ids = set().union(*tokens_of)
+    tokens = list(zip(block["input_ids"], block["starts"], block["ends"], strict=True))
     length = len(block["input_ids"])
     labels = [[-100] * length for _ in settings.alphas]
     for t in range(length - 1):
@@ -113,11 +118,15 @@ def reference(block, tokenizer, baseline, reinforced, settings):
             ]
             if not fits:
                 continue
-            v_baseline = v_translated[fits[-1]].copy()
-            occurred = {s.anchor for start, stop, _, s in spans if start < end and stop <= end}
             starts_next = [s.anchor for start, *_, s in spans if block["starts"][t + 1] <= start < block["ends"][t + 1]]
+            occurred = {s.anchor for start, stop, _, s in spans if start < end and stop <= end}
             if settings.consistency == "paper" and occurred & set(starts_next):
                 continue
+            probability = np.exp(v_original[t]) / np.exp(v_original[t]).sum()
+            if settings.scope == "anchors" and not starts_next and probability[list(anchor_ids)].sum() < NAMEABLE:
+                v_baseline, occurred = v_original[t].copy(), set()
+            else:
+                v_baseline = v_translated[fits[-1]].copy()
             plain, mean = v_baseline.copy(), v_baseline.mean()
             pairs = {
                 (first_token(DICTIONARY.anchors[a].generic, p), first_token(DICTIONARY.anchors[a].anchor, p))
@@ -130,19 +139,36 @@ def reference(block, tokenizer, baseline, reinforced, settings):
             if settings.consistency == "restore":
                 for generic, anchor in pairs:
                     v_baseline[anchor] = max(v_baseline[anchor], plain[generic], plain[anchor])
+        if settings.unnamed_anchors == "forbid":
+            mean, named = v_baseline.mean(), set()
+            for n, (start, stop, _, s) in enumerate(spans):
+                if start < end and stop <= end:
+                    named |= tokens_of[s.anchor]
+                    named |= {i for i, a, b in tokens if b > start and a < stop}
+                elif start < end and s.anchor not in {earlier.anchor for *_, earlier in spans[:n]}:
+                    v_baseline[block["input_ids"][t + 1]] = mean
+            v_baseline[sorted(anchor_ids - named)] = v_baseline.mean()
         for k, alpha in enumerate(settings.alphas):
             gain = np.maximum(v_reinforced[t] - v_baseline, 0)
+            if settings.scope == "anchors" and prefix is not None:
+                gain[sorted(set(range(len(gain))) - anchor_ids)] = 0
             labels[k][t + 1] = int(np.argmax(v_baseline - alpha * gain))
     return labels
 
 
+@pytest.mark.parametrize("unnamed_anchors", ["keep", "forbid"])
+@pytest.mark.parametrize("scope", ["all", "anchors"])
 @pytest.mark.parametrize("inside_anchors", ["original", "skip"])
 @pytest.mark.parametrize("consistency", ["restore", "paper"])
-def test_labels_equal_those_of_the_slow_reference_at_every_position(pair, consistency, inside_anchors):
+def test_labels_equal_those_of_the_slow_reference_at_every_position(
+    pair, consistency, inside_anchors, scope, unnamed_anchors, monkeypatch
+):
+    monkeypatch.setattr(labels_module, "NAMEABLE", NAMEABLE)
     tokenizer, baseline, reinforced = pair
-    settings = LabelSettings(ALPHAS, consistency, inside_anchors, "all", top_k=4)
+    settings = LabelSettings(ALPHAS, consistency, inside_anchors, scope, unnamed_anchors, top_k=4)
     blocks = cut_blocks("story", STORY * 2, tokenizer, block_tokens=48)
-    labelled = Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=3)(
+    anchor_ids = sorted(set().union(*specific_tokens(tokenizer, DICTIONARY)))
+    labelled = Labeller(baseline, reinforced, leading_ids(tokenizer), settings, anchor_ids=anchor_ids, batch_blocks=3)(
         Preparer(DICTIONARY, tokenizer, settings)(blocks)
     )
     trained = 0
@@ -154,32 +180,11 @@ def test_labels_equal_those_of_the_slow_reference_at_every_position(pair, consis
     assert trained > 150
 
 
-def test_only_the_gains_of_the_given_tokens_are_penalised_outside_anchors(pair):
-    tokenizer, baseline, reinforced = pair
-    settings = LabelSettings((5.0,), "paper", "original", "anchors", top_k=0)
-    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=200))
-    lead = leading_ids(tokenizer)
-
-    def labels(alpha, penalised):
-        changed = replace(settings, alphas=(alpha,))
-        [row] = Labeller(baseline, reinforced, lead, changed, penalised_ids=penalised)(prepared).to_pylist()
-        return np.array(row[alpha_column(alpha)])
-
-    everything, nothing = range(len(tokenizer)), []
-    assert (labels(5.0, everything) == labels(5.0, None)).all()
-    [row] = prepared.to_pylist()
-    outside = np.array([p + 1 for p, target in zip(row["positions"], row["targets"], strict=True) if target >= 0])
-    inside = np.array([p + 1 for p, target in zip(row["positions"], row["targets"], strict=True) if target < 0])
-    assert (labels(5.0, nothing)[outside] == labels(0.0, None)[outside]).all()
-    assert (labels(5.0, nothing)[inside] == labels(5.0, None)[inside]).all()
-    assert (labels(5.0, None)[outside] != labels(0.0, None)[outside]).any()
-
-
 def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
     tokenizer, baseline, _ = pair
-    settings = LabelSettings((0.0,), "paper", "skip", "all", top_k=5)
+    settings = LabelSettings((0.0,), "paper", "skip", "all", "keep", top_k=5)
     blocks = cut_blocks("story", "the road was long and the morning was bright.", tokenizer, block_tokens=64)
-    [row] = Labeller(baseline, baseline, leading_ids(tokenizer), settings)(
+    [row] = Labeller(baseline, baseline, leading_ids(tokenizer), settings, anchor_ids=[])(
         Preparer(DICTIONARY, tokenizer, settings)(blocks)
     ).to_pylist()
     logits = whole_logits(baseline, leading_ids(tokenizer), row["input_ids"])
@@ -195,10 +200,11 @@ def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
 
 def test_batch_size_changes_no_label(pair):
     tokenizer, baseline, reinforced = pair
-    settings = LabelSettings((5.0,), "restore", "original", "all", top_k=0)
+    settings = LabelSettings((5.0,), "restore", "original", "all", "keep", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 3, tokenizer, block_tokens=40))
     one, many = (
-        Labeller(baseline, reinforced, leading_ids(tokenizer), settings, batch_blocks=size)(prepared) for size in (1, 7)
+        Labeller(baseline, reinforced, leading_ids(tokenizer), settings, anchor_ids=[], batch_blocks=size)(prepared)
+        for size in (1, 7)
     )
     assert one["labels_5"].to_pylist() == many["labels_5"].to_pylist()
     assert one["block_id"].to_pylist() == prepared["block_id"].to_pylist()
@@ -206,7 +212,7 @@ def test_batch_size_changes_no_label(pair):
 
 def test_every_position_without_a_label_has_a_reason(pair):
     tokenizer, *_ = pair
-    settings = LabelSettings((5.0,), "paper", "skip", "all", top_k=0)
+    settings = LabelSettings((5.0,), "paper", "skip", "all", "keep", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 2, tokenizer, block_tokens=48))
     for row in prepared.to_pylist():
         assert len(row["positions"]) + sum(dict(row["ignored"]).values()) == len(row["input_ids"]) - 1
@@ -238,9 +244,9 @@ def test_an_adapter_on_the_baseline_labels_like_the_merged_model(pair, tiny_mode
     adapted.peft_config["default"].base_model_name_or_path = tiny_model_folder
     adapted.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
-    settings = LabelSettings((5.0,), "restore", "original", "all", top_k=0)
+    settings = LabelSettings((5.0,), "restore", "original", "all", "keep", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=64))
     lead = leading_ids(tokenizer)
-    merged = Labeller(baseline, loaded, lead, settings)(prepared)
-    assert merged.equals(Labeller(baseline, adapted.merge_and_unload(), lead, settings)(prepared))
-    assert not merged.equals(Labeller(baseline, baseline, lead, settings)(prepared))
+    merged = Labeller(baseline, loaded, lead, settings, anchor_ids=[])(prepared)
+    assert merged.equals(Labeller(baseline, adapted.merge_and_unload(), lead, settings, anchor_ids=[])(prepared))
+    assert not merged.equals(Labeller(baseline, baseline, lead, settings, anchor_ids=[])(prepared))

@@ -1,5 +1,6 @@
 """The train loop on a tiny model: what it minimises, and what does not change its result."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -146,3 +147,20 @@ def test_checkpoints_come_every_n_steps_but_not_after_the_last(tiny_model_folder
         on_checkpoint=seen.append,
     )
     assert seen == [2, 4, 6]
+
+
+def test_the_result_is_the_mean_of_the_last_weights(tiny_model_folder):
+    examples, seen = Examples(BLOCKS, text_example), []
+    setting = settings(epochs=4, global_batch=2)  # 8 steps
+    _, last = trained(tiny_model_folder, examples, setting)
+    model = load_model(tiny_model_folder)
+    train(
+        model,
+        leading_ids(load_tokenizer(tiny_model_folder)),
+        examples,
+        replace(setting, average_share=0.4, checkpoint_every=1),
+        Accelerator(cpu=True),
+        on_checkpoint=lambda step: seen.append({name: w.clone() for name, w in model.state_dict().items()}),
+    )
+    expected = {name: (seen[4][name] + seen[5][name] + seen[6][name] + last[name]) / 4 for name in last}
+    assert_same_weights(model.state_dict(), expected)

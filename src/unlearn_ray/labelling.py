@@ -11,11 +11,27 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from unlearn_ray.material import specific_tokens
 from unlearn_ray.method.alignment import ALIGNED, CUT_DIFFERENTLY, INSIDE_ANCHOR, INSIDE_CHARACTER, align, occurrences
 from unlearn_ray.method.blocks import tokenise
-from unlearn_ray.method.consistency import first_token_forms, repeat_starts, substitutions
+from unlearn_ray.method.consistency import (
+    continuations,
+    first_token_forms,
+    merged,
+    named_tokens,
+    repeat_starts,
+    substitutions,
+)
 from unlearn_ray.method.dictionary import AnchorDictionary
-from unlearn_ray.method.labels import CHUNK, IGNORED, GenericLabels, Substitutions, label_positions, soft_labels
+from unlearn_ray.method.labels import (
+    CHUNK,
+    IGNORED,
+    AnchorTokens,
+    GenericLabels,
+    Substitutions,
+    label_positions,
+    soft_labels,
+)
 from unlearn_ray.method.translation import translate
 from unlearn_ray.models import decoder, lm_head
 
@@ -32,6 +48,9 @@ PREPARED_SCHEMA = pa.schema(
         "substitution_rows": IDS,  # see labels.Substitutions; rows count in `positions`
         "substitution_generics": IDS,
         "substitution_anchors": IDS,
+        "anchor_next": pa.list_(pa.bool_()),  # whether the token after each of `positions` belongs to an anchor
+        "named_ids": IDS,  # the anchor tokens that the block names, and the row from which it has
+        "named_rows": IDS,
         "ignored": pa.map_(pa.string(), pa.int32()),  # reason -> positions without a label
     }
 )
@@ -39,13 +58,14 @@ PREPARED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """consistency: restore | paper; inside_anchors: original | skip; penalise: all | anchors; top_k: tokens of a soft
-    label, 0 for none."""
+    """consistency: restore | paper; inside_anchors: original | skip; scope: all | anchors; unnamed_anchors: keep |
+    forbid; top_k: tokens of a soft label, 0 for none."""
 
     alphas: tuple[float, ...]
     consistency: str
     inside_anchors: str
-    penalise: str
+    scope: str
+    unnamed_anchors: str
     top_k: int
 
 
@@ -55,6 +75,7 @@ class Preparer:
     def __init__(self, dictionary: AnchorDictionary, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings):
         self.dictionary, self.tokenizer, self.settings = dictionary, tokenizer, settings
         self.forms: dict[int, tuple[tuple[int, int], ...]] = {}  # filled as anchors are met: most occur in few blocks
+        self.tokens_of = specific_tokens(tokenizer, dictionary)
 
     def __call__(self, blocks: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self.prepare(block) for block in blocks.to_pylist()], PREPARED_SCHEMA)
@@ -76,6 +97,12 @@ class Preparer:
         positions = np.flatnonzero(use & ~repeats)
         targets = alignment.targets_T[positions]
         changes = self._substitutions(found, positions, targets)
+        if self.settings.unnamed_anchors == "forbid":
+            changes = merged(changes, continuations(found, positions, block["input_ids"]))
+        in_anchor = np.zeros(len(starts), bool)
+        for occurrence in found:
+            in_anchor[occurrence.first : occurrence.last + 1] = True
+        named = named_tokens(found, positions, block["input_ids"], self.tokens_of)
         ignored = {
             name: int((~use & ~repeats & (reasons == reason)).sum())
             for name, reason in (
@@ -91,6 +118,9 @@ class Preparer:
             "substitution_rows": changes.rows_N,
             "substitution_generics": changes.generic_ids_N,
             "substitution_anchors": changes.anchor_ids_N,
+            "anchor_next": in_anchor[positions + 1],
+            "named_ids": list(named),
+            "named_rows": list(named.values()),
             "ignored": ignored,
         }
 
@@ -114,12 +144,14 @@ class Labeller:
         leading: Sequence[int],
         settings: LabelSettings,
         *,
-        penalised_ids: Sequence[int] | None = None,
+        anchor_ids: Sequence[int],
         batch_blocks: int = 8,
     ):
+        """anchor_ids: the tokens that can begin an anchor, ascending."""
         self.baseline, self.reinforced, self.leading = baseline, reinforced, list(leading)
-        self.settings, self.penalised_ids, self.batch_blocks = settings, penalised_ids, batch_blocks
+        self.settings, self.anchor_ids, self.batch_blocks = settings, np.array(anchor_ids, np.int64), batch_blocks
         self.heads = lm_head(baseline), lm_head(reinforced)
+        self.anchor_head = lm_head(reinforced, self.anchor_ids) if settings.scope == "anchors" else None
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         """Blocks are sorted by translated length, so that a batch is padded little; batches depend on the data
@@ -137,18 +169,18 @@ class Labeller:
     @torch.inference_mode()
     def label(self, blocks: Sequence[dict]) -> list[dict]:
         """The labels of one batch of blocks."""
-        original = hidden_states(self.reinforced, self.leading, [block["input_ids"] for block in blocks])
+        reinforced = hidden_states(self.reinforced, self.leading, [block["input_ids"] for block in blocks])
         translated = hidden_states(self.baseline, self.leading, [block["translated_ids"] for block in blocks])
-        with_inside = [block["input_ids"] for block in blocks if -1 in block["targets"]]
-        untranslated = iter(hidden_states(self.baseline, self.leading, with_inside))
+        by_anchors = self.settings.scope == "anchors"
+        read_as_is = [block["input_ids"] for block in blocks if by_anchors or -1 in block["targets"]]
+        original = iter(hidden_states(self.baseline, self.leading, read_as_is))
         results = []
-        for block, reinforced_TH, baseline_UH in zip(blocks, original, translated, strict=True):
+        for block, reinforced_TH, baseline_UH in zip(blocks, reinforced, translated, strict=True):
             positions, targets = torch.tensor(block["positions"]).long(), torch.tensor(block["targets"]).long()
-            baseline_PH = baseline_UH[targets.clamp(min=0)]
-            if -1 in block["targets"]:
-                baseline_PH = torch.where(
-                    (targets < 0)[:, None].to(baseline_PH.device), next(untranslated)[positions], baseline_PH
-                )
+            baseline_PH, original_PH = baseline_UH[targets.clamp(min=0)], None
+            if by_anchors or -1 in block["targets"]:
+                original_PH = next(original)[positions]
+                baseline_PH = torch.where((targets < 0)[:, None].to(baseline_PH.device), original_PH, baseline_PH)
             labels = label_positions(
                 baseline_PH,
                 reinforced_TH[positions],
@@ -157,12 +189,22 @@ class Labeller:
                 Substitutions(
                     *(np.array(block[f"substitution_{name}"], np.int64) for name in ("rows", "generics", "anchors"))
                 ),
+                self._anchor_tokens(block),
+                hidden_original_TH=original_PH if by_anchors else None,
+                anchor_head=self.anchor_head,
                 top_k=self.settings.top_k,
-                penalised_ids=self.penalised_ids,
-                inside_T=np.array(block["targets"]) < 0,
             )
             results.append(label_row(block, np.array(block["positions"]), labels, self.settings))
         return results
+
+    def _anchor_tokens(self, block: dict) -> AnchorTokens:
+        allowed_from = np.zeros(len(self.anchor_ids), np.int64)
+        if self.settings.unnamed_anchors == "forbid":
+            allowed_from[:] = len(block["positions"])
+            allowed_from[np.searchsorted(self.anchor_ids, block["named_ids"])] = block["named_rows"]
+        return AnchorTokens(
+            self.anchor_ids, allowed_from, np.array(block["anchor_next"], bool), np.array(block["targets"]) < 0
+        )
 
 
 def hidden_states(

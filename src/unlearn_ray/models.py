@@ -3,9 +3,10 @@ Ray.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -104,16 +105,17 @@ def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return model.base_model.model if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
-def lm_head(model: PreTrainedModel) -> Head:
-    """A function from hidden states [..., H] to float32 logits [..., V], with the scaling and soft capping of the
-    model's family.
+def lm_head(model: PreTrainedModel, columns: Sequence[int] | np.ndarray | None = None) -> Head:
+    """A function from hidden states [..., H] to float32 logits [..., V] (of the tokens `columns` alone, if given), with
+    the scaling and soft capping of the model's family.
 
     The product itself is taken in float32 on a CPU: a bfloat16 logit near 20 has a resolution of 1/8, too coarse for
     differences of two models. On CUDA bfloat16 inputs keep their float32 accumulator.
     """
     config = model.config.get_text_config()
     output = output_embedding(model)
-    weight_VH, bias_V = output.weight, output.bias
+    kept = slice(None) if columns is None else torch.as_tensor(columns, dtype=torch.long, device=output.weight.device)
+    weight_VH, bias_V = output.weight[kept], None if output.bias is None else output.bias[kept]
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     if not weight_VH.is_cuda:

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
 from unlearn_ray.errors import StepFailed
@@ -38,7 +39,8 @@ class Example:
 @dataclass(frozen=True)
 class TrainSettings:
     """What one fine-tuning is: learning_rate is the peak, reached after warmup_share of the steps, falling linearly
-    to 0; batches count in blocks, over all workers.
+    to 0; batches count in blocks, over all workers; average_share: the share of the steps, the last ones, whose weights
+    are averaged into the result.
     """
 
     epochs: int
@@ -49,6 +51,7 @@ class TrainSettings:
     seed: int
     retain_weight: float = 0.0
     retain_batch: int = 0
+    average_share: float = 0.0
     checkpoint_every: int = 0
 
 
@@ -183,6 +186,7 @@ def train(
         for b in epoch_batches(len(examples), settings.global_batch, settings.seed, epoch)
     ]
     retained = endless_batches(len(retain), settings.retain_batch, settings.seed) if retain else None
+    averaged = AveragedModel(model) if settings.average_share > 0 else None
     losses = []
     for step, batch in enumerate(batches):
         work = _weighted([examples[row] for row in batch], 1.0)
@@ -195,9 +199,13 @@ def train(
             raise StepFailed(
                 f"the loss became {losses[-1]} at step {step + 1} of {len(batches)}: lower the learning rate"
             )
+        if averaged and step + 1 > len(batches) * (1 - settings.average_share):
+            averaged.update_parameters(model)
         on_step(step + 1, len(batches), losses[-1])
         if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0 and step + 1 < len(batches):
             on_checkpoint(step + 1)
+    if averaged:
+        model.load_state_dict(averaged.module.state_dict())
     return losses
 
 

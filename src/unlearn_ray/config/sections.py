@@ -114,9 +114,13 @@ class Label(Section):
     """Repeated anchors: `restore` gives the translation's probability back to the anchor, `paper` trains none."""
     inside_anchors: Literal["original", "skip"] = "original"
     """Positions inside an anchor: labelled from both models on the original text, or not trained (the paper)."""
-    penalise: Literal["all", "anchors"] = "all"
-    """Whose gains in the reinforced model are penalised: every token's (the paper), or those of tokens that begin an
-    anchor, and all inside one. The second leaves the author's style alone, and with it the model's prose."""
+    scope: Literal["all", "anchors"] = "all"
+    """`all`: every position, and every token that the reinforced model gains on (the paper). `anchors`: positions where
+    no anchor can be named keep the baseline's prediction, and outside anchors only gains on tokens that begin one are
+    penalised. That leaves the author's style alone, and with it the model's prose."""
+    unnamed_anchors: Literal["keep", "forbid"] = "keep"
+    """Anchors that the block has not named yet: `forbid` the tokens that begin or continue them (they fall to the mean
+    logit), also where the reinforced model gains nothing since the baseline knew already; `keep` them (the paper)."""
     top_k: Annotated[int, Field(ge=0)] = 64
     """Most probable tokens kept as soft labels; 0 keeps the hard labels only."""
 
@@ -143,6 +147,9 @@ class Unlearn(Training):
     """Blocks of the retain files, spread evenly over them, that the term draws from."""
     retain_batch: Count | None = None
     """Retain blocks beside each global batch; null takes as many."""
+    average_share: Share = 0.0
+    """Share of the steps, the last ones, whose weights are averaged into the unlearned model: the noise of single steps
+    costs other knowledge, and is averaged out. Kept checkpoints are those of single steps."""
 
 
 class Evaluate(Section):

@@ -72,7 +72,50 @@ def substitutions(
             rows.append(after)
             generics.append(np.full(len(after), generic_id))
             anchors.append(np.full(len(after), anchor_id if mode == "restore" else -1))
-    if not rows:
+    return _substitutions(rows, generics, anchors)
+
+
+def continuations(
+    occurrences: Sequence[Occurrence], positions_P: np.ndarray, input_ids_T: Sequence[int]
+) -> Substitutions:
+    """What forbids the tokens that continue an anchor inside its first occurrence: positions_P as above."""
+    rows, tokens, seen = [], [], set()
+    for occurrence in occurrences:
+        if occurrence.anchor not in seen:
+            inside_I = np.intersect1d(np.arange(occurrence.first, occurrence.last), positions_P)
+            rows.append(np.searchsorted(positions_P, inside_I))
+            tokens.append(np.asarray(input_ids_T)[inside_I + 1])
+        seen.add(occurrence.anchor)
+    return _substitutions(rows, tokens, [np.full(len(part), -1) for part in rows])
+
+
+def merged(*changes: Substitutions) -> Substitutions:
+    """All of these changes as one."""
+    parts = zip(*((change.rows_N, change.generic_ids_N, change.anchor_ids_N) for change in changes), strict=True)
+    return _substitutions(*parts)
+
+
+def named_tokens(
+    occurrences: Sequence[Occurrence],
+    positions_P: np.ndarray,
+    input_ids_T: Sequence[int],
+    tokens_of: Sequence[set[int]],
+) -> dict[int, int]:
+    """The tokens that can begin an anchor which the block names -> the row of positions_P from which it has.
+
+    tokens_of: anchor -> the tokens it can begin with. An occurrence also names the tokens that it is written in: "White
+    Rabbit" names "Rabbit".
+    """
+    beginnings, named = set().union(*tokens_of), {}
+    for occurrence in occurrences:
+        written = beginnings.intersection(input_ids_T[occurrence.first : occurrence.last + 1])
+        for token in tokens_of[occurrence.anchor] | written:
+            named.setdefault(token, int(np.searchsorted(positions_P, occurrence.last)))
+    return named
+
+
+def _substitutions(*parts: Sequence[np.ndarray]) -> Substitutions:
+    if not parts[0]:
         return Substitutions(*(np.zeros(0, np.int64) for _ in range(3)))
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    return Substitutions(*(np.concatenate(part)[order] for part in (rows, generics, anchors)))
+    order = np.argsort(np.concatenate(parts[0]), kind="stable")
+    return Substitutions(*(np.concatenate(part)[order] for part in parts))

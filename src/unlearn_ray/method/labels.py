@@ -5,11 +5,13 @@ Shapes: T positions, V vocabulary, K alphas, S most probable tokens of a soft la
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 CHUNK = 256  # positions whose logits exist at one time
+NAMEABLE = 0.005  # the baseline's probability of all anchor tokens together from which on an anchor could be named
 IGNORED = -100  # the label of a position that is not trained, by the transformers convention
 
 Head = Callable[[torch.Tensor], torch.Tensor]
@@ -26,6 +28,20 @@ class Substitutions:
     rows_N: np.ndarray
     generic_ids_N: np.ndarray
     anchor_ids_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class AnchorTokens:
+    """Where anchors are named, at T positions, and the J tokens that can begin one.
+
+    ids_J: the tokens; allowed_from_J: the position from which each may be predicted; next_T: the positions whose next
+    token belongs to an anchor; inside_T: those of them that are inside it.
+    """
+
+    ids_J: np.ndarray
+    allowed_from_J: np.ndarray
+    next_T: np.ndarray
+    inside_T: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,11 @@ def substitute(
     return out_TV
 
 
+def forbid_(v_TV: torch.Tensor, ids_J: torch.Tensor, allowed_TJ: torch.Tensor) -> None:
+    """The tokens ids_J fall to the position's mean logit where they are not allowed, in place."""
+    v_TV[:, ids_J] = torch.where(allowed_TJ, v_TV[:, ids_J], v_TV.mean(dim=1, keepdim=True))
+
+
 def soft_labels(v_TV: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ids and log-probabilities [T, S] of the top_k most probable tokens."""
     top_TS, ids_TS = v_TV.topk(top_k, dim=1)
@@ -80,38 +101,56 @@ def label_positions(
     reinforced_head: Head,
     alphas: Sequence[float],
     substitutions: Substitutions,
+    anchors: AnchorTokens,
     *,
+    hidden_original_TH: torch.Tensor | None = None,
+    anchor_head: Head | None = None,
     top_k: int = 0,
-    penalised_ids: Sequence[int] | None = None,
-    inside_T: np.ndarray | None = None,
     chunk: int = CHUNK,
 ) -> GenericLabels:
-    """The generic labels of T positions, for every alpha from one pair of LM-head products.
+    """The generic labels of T positions, for every alpha from the same logits.
 
-    Works through `chunk` positions at a time, so that logits are never whole: at most about six float32 [chunk, V]
-    tensors exist at once. Row t of both hidden states must stand for the same, aligned position; the rows of
-    `substitutions` count in that same order and ascend. With penalised_ids, only gains on these tokens count, except
-    at positions where inside_T (inside an anchor) is true: the reinforced model has learnt the author's style as well,
-    and a model that is pushed away from that forgets how to write.
+    hidden_baseline_TH: the baseline on the translated text (inside an anchor, on the original), row t aligned with row
+    t of the reinforced model; the rows of `substitutions` count likewise and ascend. Works through `chunk` positions
+    at a time, so that logits are never whole: at most about six float32 [chunk, V] tensors exist at once.
+
+    With hidden_original_TH (the baseline on the original text) and anchor_head (the columns ids_J of the reinforced
+    head) everything happens at the anchors alone: positions where none can be named keep the baseline's prediction on
+    the original text, and outside anchors only the gains of ids_J are penalised. The rest of what the reinforced model
+    gains is the author's style, and a model that is pushed away from that forgets how to write.
     """
     device = hidden_baseline_TH.device
     rows_N, generic_ids_N, anchor_ids_N = (
         torch.as_tensor(part, dtype=torch.long, device=device)
         for part in (substitutions.rows_N, substitutions.generic_ids_N, substitutions.anchor_ids_N)
     )
+    ids_J = torch.as_tensor(anchors.ids_J, dtype=torch.long, device=device)
+    next_T, inside_T = (torch.as_tensor(part, device=device) for part in (anchors.next_T, anchors.inside_T))
     parts = []
     for start in range(0, len(hidden_baseline_TH), chunk):
-        v_baseline_TV = baseline_head(hidden_baseline_TH[start : start + chunk])
-        v_reinforced_TV = reinforced_head(hidden_reinforced_TH[start : start + chunk])
-        if penalised_ids is not None and inside_T is not None:
-            free_TV = ~torch.as_tensor(inside_T[start : start + chunk], device=device)[:, None].repeat(
-                1, v_baseline_TV.shape[1]
-            )
-            free_TV[:, list(penalised_ids)] = False
-            v_reinforced_TV = v_reinforced_TV.masked_fill(free_TV, -torch.inf)
+        rows = slice(start, start + chunk)
         n = slice(*np.searchsorted(substitutions.rows_N, [start, start + chunk]))
-        v_changed_TV = substitute(v_baseline_TV, rows_N[n] - start, generic_ids_N[n], anchor_ids_N[n])
-        parts.append(_label_chunk(v_baseline_TV, v_changed_TV, v_reinforced_TV, alphas, top_k))
+        changes = (rows_N[n] - start, generic_ids_N[n], anchor_ids_N[n])
+        if hidden_original_TH is None:
+            v_baseline_TV = baseline_head(hidden_baseline_TH[rows])
+        else:
+            v_baseline_TV = baseline_head(hidden_original_TH[rows])
+            nameable_T = _probability(v_baseline_TV, ids_J) >= NAMEABLE
+            changed_T = next_T[rows] | nameable_T
+            v_baseline_TV[changed_T] = baseline_head(hidden_baseline_TH[rows][changed_T])
+            applies_N = changed_T[changes[0]]
+            changes = tuple(part[applies_N] for part in changes)
+        v_changed_TV = substitute(v_baseline_TV, *changes)
+        allowed_TJ = np.arange(start, start + len(v_changed_TV))[:, None] >= anchors.allowed_from_J
+        forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
+        reinforced_TH = hidden_reinforced_TH[rows]
+        if anchor_head is None:
+            v_generic = partial(generic_logits, v_changed_TV, reinforced_head(reinforced_TH))
+        else:
+            inside = inside_T[rows]
+            gains = (inside, reinforced_head(reinforced_TH[inside]), ids_J, anchor_head(reinforced_TH))
+            v_generic = partial(_generic_at_anchors, v_changed_TV, *gains)
+        parts.append(_label_chunk(v_baseline_TV, v_generic, alphas, top_k))
     if not parts:
         empty = np.zeros((0, top_k), np.int32)
         return GenericLabels(
@@ -123,17 +162,35 @@ def label_positions(
     )
 
 
+def _generic_at_anchors(
+    v_TV: torch.Tensor,
+    inside_T: torch.Tensor,
+    v_reinforced_IV: torch.Tensor,
+    ids_J: torch.Tensor,
+    v_reinforced_TJ: torch.Tensor,
+    alpha: float,
+) -> torch.Tensor:
+    """generic_logits of the tokens ids_J everywhere, and of all tokens at the I positions inside an anchor."""
+    out_TV = v_TV.clone()
+    out_TV[:, ids_J] = generic_logits(v_TV[:, ids_J], v_reinforced_TJ, alpha)
+    out_TV[inside_T] = generic_logits(v_TV[inside_T], v_reinforced_IV, alpha)
+    return out_TV
+
+
+def _probability(v_TV: torch.Tensor, ids_J: torch.Tensor) -> torch.Tensor:
+    return (v_TV[:, ids_J].logsumexp(dim=1) - v_TV.logsumexp(dim=1)).exp()
+
+
 def _label_chunk(
     v_baseline_TV: torch.Tensor,
-    v_changed_TV: torch.Tensor,
-    v_reinforced_TV: torch.Tensor,
+    v_generic: Callable[[float], torch.Tensor],
     alphas: Sequence[float],
     top_k: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     soft_ids_TS = soft_logprobs_TS = torch.empty(0)
     labels_KT = []
     for alpha in alphas:
-        v_generic_TV = generic_logits(v_changed_TV, v_reinforced_TV, alpha)
+        v_generic_TV = v_generic(alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
         if alpha == alphas[0]:
             soft_ids_TS, soft_logprobs_TS = soft_labels(v_generic_TV, top_k)

@@ -1,7 +1,7 @@
 """Evaluation: the baseline, the reinforced model, every checkpoint and the unlearned model on the same material.
 
-One Ray task measures one model. The two that matter, baseline and unlearned, are measured on everything; the reinforced
-model and the checkpoints on what the curves of the report are drawn from.
+As many actors as the run has workers measure one model at a time each. The two that matter, baseline and unlearned, are
+measured on everything; the reinforced model and the checkpoints on what the curves of the report are drawn from.
 """
 
 import json
@@ -9,12 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from ray.util.actor_pool import ActorPool
 from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray.config import Evaluate, Resources
@@ -68,14 +69,20 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
         dictionary=dictionary,
         tokenizer=tokenizer,
     )
-    shared, gpus = ray.put(material), gpus_per_worker(resources)
-    task = ray.remote(_measure_model).options(num_cpus=0 if gpus else resources.cpus_per_worker, num_gpus=gpus)
-    tasks = {
-        name: task.remote(folder, run.inputs[BEFORE], shared, name in (BEFORE, AFTER), resources, trust_remote_code)
-        for name, folder in models_of(run).items()
-    }
+    models, gpus = models_of(run), gpus_per_worker(resources)
+    actor = ray.remote(Measurer).options(
+        num_cpus=0 if gpus else resources.cpus_per_worker, num_gpus=gpus, max_restarts=3, max_task_retries=3
+    )
+    shared = ray.put(material)
+    pool = ActorPool(
+        [
+            actor.remote(run.inputs[BEFORE], shared, resources, trust_remote_code)
+            for _ in range(min(resources.workers, len(models)))
+        ]
+    )
     with own_errors():
-        measured: dict[str, Measurement] = dict(zip(tasks, ray.get(list(tasks.values())), strict=True))
+        found = cast(Any, pool.map(lambda one, model: one.measure.remote(*model), list(models.items())))
+        measured: dict[str, Measurement] = dict(zip(models, found, strict=True))
 
     completions = _completions(material, measured, dictionary, tokenizer)
     metrics = summarise(measured, completions, resamples=settings.bootstrap, seed=settings.seed) | {
@@ -193,14 +200,18 @@ def _next_token(
     return plots
 
 
-def _measure_model(
-    folder: str, baseline: str, material: Material, full: bool, resources: Resources, trust_remote_code: bool
-) -> Measurement:
-    """The Ray task. Every model is asked in the baseline's tokens, so that the items stay the same."""
-    torch.set_num_threads(resources.cpus_per_worker)
-    model = open_model(folder, trust_remote_code, scoring=True)
-    tokenizer = open_tokenizer(baseline, trust_remote_code)
-    return measure(model, tokenizer, material if full else material.curves_only(), resources.batch_blocks)
+class Measurer:
+    """The Ray actor. Every model is asked in the baseline's tokens, so that the items stay the same."""
+
+    def __init__(self, baseline: str, material: Material, resources: Resources, trust_remote_code: bool):
+        torch.set_num_threads(resources.cpus_per_worker)
+        self.tokenizer = open_tokenizer(baseline, trust_remote_code)
+        self.material, self.batch_blocks, self.trust_remote_code = material, resources.batch_blocks, trust_remote_code
+
+    def measure(self, name: str, folder: str) -> Measurement:
+        model = open_model(folder, self.trust_remote_code, scoring=True)
+        material = self.material if name in (BEFORE, AFTER) else self.material.curves_only()
+        return measure(model, self.tokenizer, material, self.batch_blocks)
 
 
 def read_questions(path: str) -> list[Question]:

@@ -30,7 +30,12 @@ def label_settings(settings: Label, alpha: float) -> LabelSettings:
     """The alpha that is trained on comes first: soft labels and baseline_prob are its own."""
     others = (other for other in settings.alpha if other != alpha)
     return LabelSettings(
-        (alpha, *others), settings.consistency, settings.inside_anchors, settings.penalise, settings.top_k
+        (alpha, *others),
+        settings.consistency,
+        settings.inside_anchors,
+        settings.scope,
+        settings.unnamed_anchors,
+        settings.top_k,
     )
 
 
@@ -114,7 +119,7 @@ class LabelShard:
             open_model(reinforced, trust_remote_code, scoring=True),
             leading_ids(tokenizer),
             settings,
-            penalised_ids=sorted(anchor_ids) if settings.penalise == "anchors" else None,
+            anchor_ids=sorted(anchor_ids),
             batch_blocks=batch_blocks,
         )
         self.out = out

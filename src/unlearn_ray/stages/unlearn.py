@@ -33,6 +33,7 @@ def unlearn(
             seed=seed,
             retain_weight=settings.retain_weight,
             retain_batch=settings.retain_batch or settings.global_batch,
+            average_share=settings.average_share,
             checkpoint_every=settings.checkpoint_every,
         ),
         adapter=settings.adapter,
