@@ -140,6 +140,14 @@ def test_an_adapter_that_does_not_fit_its_base_is_one_line(tmp_path, tiny_model_
         load_model(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
+def test_an_adapter_without_a_base_is_one_line(tmp_path, text):
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"adapter_config\.json") as caught:
+        load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_what_a_worker_refuses_arrives_as_one_line(local_ray, tmp_path, tiny_model_folder):
     shutil.copytree(tiny_model_folder, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()

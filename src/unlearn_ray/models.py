@@ -167,7 +167,14 @@ def _source(path: str, trust_remote_code: bool) -> tuple[str, dict]:
 
 
 def _adapter_base(path: str) -> str:
-    return json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    file = Path(path) / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the adapter's configuration {file}: {_first_line(error)}") from error
+    if not base:
+        raise InputError(f"{file} names no base model (base_model_name_or_path)")
+    return base
 
 
 def _load_adapted(path: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> PreTrainedModel:
