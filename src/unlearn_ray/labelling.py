@@ -49,7 +49,7 @@ PREPARED_SCHEMA = pa.schema(
         "substitution_generics": IDS,
         "substitution_anchors": IDS,
         "anchor_next": pa.list_(pa.bool_()),  # whether the token after each of `positions` belongs to an anchor
-        "named_ids": IDS,  # the anchor tokens that the block names, and the row from which it has
+        "named_ids": IDS,  # anchors that are forbidden until named: the tokens that the block names, and from which row
         "named_rows": IDS,
         "ignored": pa.map_(pa.string(), pa.int32()),  # reason -> positions without a label
     }
@@ -76,6 +76,7 @@ class Preparer:
         self.dictionary, self.tokenizer, self.settings = dictionary, tokenizer, settings
         self.forms: dict[int, tuple[tuple[int, int], ...]] = {}  # filled as anchors are met: most occur in few blocks
         self.tokens_of = specific_tokens(tokenizer, dictionary)
+        self.beginnings = set().union(*self.tokens_of)
 
     def __call__(self, blocks: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self.prepare(block) for block in blocks.to_pylist()], PREPARED_SCHEMA)
@@ -97,12 +98,13 @@ class Preparer:
         positions = np.flatnonzero(use & ~repeats)
         targets = alignment.targets_T[positions]
         changes = self._substitutions(found, positions, targets)
+        named = {}
         if self.settings.unnamed_anchors == "forbid":
             changes = merged(changes, continuations(found, positions, block["input_ids"]))
+            named = named_tokens(found, positions, block["input_ids"], self.tokens_of, self.beginnings)
         in_anchor = np.zeros(len(starts), bool)
         for occurrence in found:
             in_anchor[occurrence.first : occurrence.last + 1] = True
-        named = named_tokens(found, positions, block["input_ids"], self.tokens_of)
         ignored = {
             name: int((~use & ~repeats & (reasons == reason)).sum())
             for name, reason in (

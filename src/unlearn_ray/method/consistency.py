@@ -100,13 +100,14 @@ def named_tokens(
     positions_P: np.ndarray,
     input_ids_T: Sequence[int],
     tokens_of: Sequence[set[int]],
+    beginnings: set[int],
 ) -> dict[int, int]:
     """The tokens that can begin an anchor which the block names -> the row of positions_P from which it has.
 
-    tokens_of: anchor -> the tokens it can begin with. An occurrence also names the tokens that it is written in: "White
-    Rabbit" names "Rabbit".
+    tokens_of: anchor -> the tokens it can begin with; beginnings: all of these. An occurrence also names the tokens
+    that it is written in: "White Rabbit" names "Rabbit".
     """
-    beginnings, named = set().union(*tokens_of), {}
+    named: dict[int, int] = {}
     for occurrence in occurrences:
         written = beginnings.intersection(input_ids_T[occurrence.first : occurrence.last + 1])
         for token in tokens_of[occurrence.anchor] | written:

@@ -141,8 +141,9 @@ def label_positions(
             applies_N = changed_T[changes[0]]
             changes = tuple(part[applies_N] for part in changes)
         v_changed_TV = substitute(v_baseline_TV, *changes)
-        allowed_TJ = np.arange(start, start + len(v_changed_TV))[:, None] >= anchors.allowed_from_J
-        forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
+        if anchors.allowed_from_J.any():
+            allowed_TJ = np.arange(start, start + len(v_changed_TV))[:, None] >= anchors.allowed_from_J
+            forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
         reinforced_TH = hidden_reinforced_TH[rows]
         if anchor_head is None:
             v_generic = partial(generic_logits, v_changed_TV, reinforced_head(reinforced_TH))
