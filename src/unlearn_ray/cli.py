@@ -137,11 +137,18 @@ def anchors() -> None:
 
 @anchors.command()
 @takes_run
-def build(config: str, overrides: tuple[str, ...]) -> None:
+@click.option("--dry-run", is_flag=True, help="Only show what asking the language model will cost at most.")
+@click.option("--price", type=(float, float), help="Dollars for a million tokens, in and out, for --dry-run.")
+def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[float, float] | None) -> None:
     """Make the dictionary of every forget set and stop there."""
     settings = _load(config, overrides)
     from unlearn_ray import pipeline
 
+    if dry_run:
+        if settings.anchors.source != "openai":
+            raise InputError("--dry-run: this run asks no language model (anchors.source is not openai)")
+        click.echo(terminal.estimates(pipeline.estimate_asking(settings), price))
+        return
     outcomes = pipeline.run(settings, until="anchors", on_event=_show_progress)
     for outcome in outcomes:
         if outcome.step.stage == "anchors" and outcome.state in ("done", "ran"):

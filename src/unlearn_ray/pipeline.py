@@ -17,12 +17,13 @@ from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import ensure_ray
 from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary
+from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
 from unlearn_ray.stages.blocks import cut_documents
 from unlearn_ray.stages.evaluate import evaluate
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
 from unlearn_ray.stages.label import label, label_retain, label_settings
+from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.unlearn import unlearn
@@ -80,24 +81,8 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(reinforce, settings=config.reinforce, seed=seed, **common),
         {"baseline": baseline, "blocks": blocks},
     )
-    if config.anchors.dictionary:
-        anchors = Step(
-            "anchors",
-            1,
-            one.name,
-            {"source": "file"},
-            partial(copy_dictionary, dictionary=_absolute(config.anchors.dictionary)),
-            contents=_hashes([config.anchors.dictionary]),
-        )
-    else:
-        anchors = Step(
-            "anchors",
-            1,
-            one.name,
-            config.anchors.model_dump() | {"seed": seed},
-            partial(propose_dictionary, settings=config.anchors, seed=seed, **common),
-            {"baseline": baseline, "blocks": blocks, "reinforced": reinforced},
-        )
+    proposing = _anchor_steps(config, one, baseline, blocks, reinforced)
+    anchors = proposing["anchors"]
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
         "labels",
@@ -132,11 +117,46 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
     return {
         "blocks": blocks,
         "reinforced": reinforced,
-        "anchors": anchors,
+        **proposing,
         "labels": labels,
         "unlearned": unlearned,
         "evaluation": evaluation,
     }
+
+
+def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Step, reinforced: Step) -> dict[str, Step]:
+    """The dictionary, and before it what a language model proposes where one is asked."""
+    wanted, seed, trust = config.anchors, config.seed, config.trust_remote_code
+    if wanted.dictionary:
+        copy = partial(copy_dictionary, dictionary=_absolute(wanted.dictionary))
+        contents = _hashes([wanted.dictionary])
+        return {"anchors": Step("anchors", 1, one.name, {"source": "file"}, copy, contents=contents)}
+    settling = wanted.model_dump(include={"max_anchors", "min_count"}) | {"seed": seed}
+    if wanted.source == "offline" and not wanted.proposals:
+        propose = partial(
+            propose_dictionary, settings=wanted, seed=seed, resources=config.resources, trust_remote_code=trust
+        )
+        params = settling | {"source": "offline", "dictionary": None}
+        inputs = {"baseline": baseline, "blocks": blocks, "reinforced": reinforced}
+        return {"anchors": Step("anchors", 1, one.name, params, propose, inputs)}
+    inputs, steps, contents = {"baseline": baseline, "blocks": blocks}, {}, {}
+    if wanted.proposals:
+        contents = _hashes([wanted.proposals])
+    else:
+        ask = partial(
+            propose_by_model, settings=wanted, seed=seed, resources=config.resources, answers=_answers_of(config)
+        )
+        params = asking_params(wanted) | {"seed": seed}
+        steps["proposals"] = inputs["proposals"] = Step("proposals", 1, one.name, params, ask, {"blocks": blocks})
+    settle = partial(
+        settle_dictionary,
+        settings=wanted,
+        seed=seed,
+        proposals=_absolute(wanted.proposals) if wanted.proposals else None,
+        trust_remote_code=trust,
+    )
+    params = settling | {"source": "proposals"}
+    return steps | {"anchors": Step("anchors", 1, one.name, params, settle, inputs, contents)}
 
 
 def run(
@@ -161,6 +181,16 @@ def status(config: RunConfig) -> list[Outcome]:
     """Where every step of every forget set stands on disk."""
     steps = [of_set["evaluation"] for of_set in steps_of(config).values()]
     return step_states(_absolute(config.root), steps)
+
+
+def estimate_asking(config: RunConfig) -> dict[str, Estimate]:
+    """What asking a language model for the dictionaries will cost at most: set -> estimate; asks nothing."""
+    return {
+        one.name: estimate(
+            storage.expand(one.documents), settings=config.anchors, seed=config.seed, answers=_answers_of(config)
+        )
+        for one in config.forget_sets
+    }
 
 
 def report(config: RunConfig) -> dict[str, str]:
@@ -235,6 +265,11 @@ def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], basel
         trust_remote_code=config.trust_remote_code,
     )
     return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, _hashes(documents))
+
+
+def _answers_of(config: RunConfig) -> str:
+    """Where the answers of language models are kept."""
+    return storage.join(_absolute(config.root), SHARED, "answers")
 
 
 def _given(steps: dict[str, Step], name: str) -> dict[str, Step]:

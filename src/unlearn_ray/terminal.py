@@ -1,7 +1,7 @@
 """What the command prints, as text. Imports nothing heavy."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unlearn_ray.engine.steps import Outcome
     from unlearn_ray.method.findings import Finding
     from unlearn_ray.method.translation import Translation
+    from unlearn_ray.stages.proposals import Estimate
 
 EXAMPLES_SHOWN = 12
 COMPLETIONS_SHOWN = 5
@@ -40,8 +41,25 @@ def table(outcomes: Sequence["Outcome"]) -> str:
     for forget_set in dict.fromkeys(outcome.step.forget_set for outcome in outcomes):
         of_set = [outcome for outcome in outcomes if outcome.step.forget_set == forget_set]
         rows.append([forget_set, *(_cell(of_set, stage) for stage in stages)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(_in_columns(rows))
+
+
+def estimates(of_sets: Mapping[str, "Estimate"], price: tuple[float, float] | None) -> str:
+    """What asking costs at most, a line a forget set and their sum; price: dollars for a million tokens in and out."""
+    rows = [["forget set", "passages", "requests", "tokens in", "tokens out", "dollars"]]
+    for name, one in of_sets.items():
+        rows.append([name, *map(str, (one.passages, one.questions, one.prompt_tokens, one.completion_tokens))])
+    if len(of_sets) > 1:
+        rows.append(["all", *(str(sum(int(row[at]) for row in rows[1:])) for at in range(1, 5))])
+    for row in rows[1:]:
+        cost = (int(row[3]) * price[0] + int(row[4]) * price[1]) / 1e6 if price else None
+        row.append("--price IN OUT" if cost is None else f"{cost:.2f}")
+    return "\n".join(
+        [
+            *_in_columns(rows),
+            "at most: answers of full length; four characters counted as a token; kept answers are not asked for again",
+        ]
+    )
 
 
 def comparison(data: dict) -> str:
@@ -53,8 +71,7 @@ def comparison(data: dict) -> str:
         share = change["relative"]["value"]
         moved = "" if share is None else f"{share:+.0%}"
         rows.append([name.replace("_", " "), before, after, moved, str(figures["unlearned"]["n"])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = _in_columns(rows)
     for pair in [one for one in data["completions"] if one["kind"] == "familiarity"][:COMPLETIONS_SHOWN]:
         lines += ["", *textwrap.wrap(pair["prompt"], 100)]
         for model, label in (("baseline", "before"), ("unlearned", "after")):
@@ -95,6 +112,11 @@ def side_by_side(text: str, translation: "Translation", width: int) -> str:
         lines += [f"{a:<{column}} | {b}".rstrip() for a, b in pairs]
         lines.append(f"{'':<{column}} |")
     return "\n".join(lines[:-1])
+
+
+def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _figure(value: float | None) -> str:

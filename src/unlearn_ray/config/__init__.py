@@ -4,6 +4,7 @@ from unlearn_ray.config.loading import load_config
 from unlearn_ray.config.sections import (
     Adapter,
     Anchors,
+    Endpoint,
     Evaluate,
     ForgetSet,
     Label,
@@ -16,6 +17,7 @@ from unlearn_ray.config.sections import (
 __all__ = [
     "Adapter",
     "Anchors",
+    "Endpoint",
     "Evaluate",
     "ForgetSet",
     "Label",

@@ -52,29 +52,42 @@ class ForgetSet(Section):
 
 
 class Anchors(Section):
-    source: str = "offline"
-    """Who proposes the dictionary: `offline`, found by statistics on the forget set without a language model."""
+    source: Literal["offline", "openai"] = "offline"
+    """Who proposes the dictionary: `offline`, found by statistics on the forget set without a language model; `openai`,
+    a language model behind any OpenAI-compatible endpoint (resources.endpoint) that reads passages."""
     dictionary: Text | None = None
     """A finished dictionary (JSONL) to use instead of a source."""
+    proposals: Text | None = None
+    """Raw proposals instead of a source, JSONL of {anchor, generic, kind, passage}: settled like those of a model."""
     max_anchors: Count = 400
-    """Offline: the most entries that are kept."""
+    """The most entries that are kept."""
     min_count: Count = 3
-    """Offline: occurrences that a term needs in the forget set."""
-
-    @field_validator("source")
-    @classmethod
-    def _known_source(cls, source: str) -> str:
-        if source == "openai":
-            raise ValueError("not available yet; use offline, or give a finished file as anchors.dictionary")
-        if source != "offline":
-            raise ValueError("expected offline")
-        return source
+    """Mentions that a term needs in the forget set."""
+    model: Text | None = None
+    """openai: the model that is asked."""
+    passages: Count = 400
+    """openai: passages that the model reads, drawn evenly from the documents; one request each."""
+    passage_characters: Annotated[int, Field(ge=200)] = 2000
+    """openai: length of a passage."""
+    answer_tokens: Count = 1500
+    """openai: the most tokens of an answer."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Anchors":
-        unread = self.model_fields_set - {"dictionary"}
-        if self.dictionary is not None and unread:
-            raise ValueError(f"a dictionary leaves no use for {', '.join(sorted(unread))}; "
+        settling = {"max_anchors", "min_count"}
+        asking = {"model", "passages", "passage_characters", "answer_tokens"}
+        if self.dictionary is not None:
+            origin, unread = "a dictionary", self.model_fields_set - {"dictionary"}
+        elif self.proposals is not None:
+            origin, unread = "a file of proposals", self.model_fields_set - {"proposals"} - settling
+        elif self.source == "offline":
+            origin, unread = "source: offline", self.model_fields_set & asking
+        else:
+            origin, unread = "source: openai", set()
+            if self.model is None:
+                raise ValueError("source: openai needs the name of a model, as anchors.model")
+        if unread:
+            raise ValueError(f"{origin} leaves no use for {', '.join(sorted(unread))}; "
                              "give the one or the other (anchors={dictionary: FILE} replaces all of them)")  # fmt: skip
         return self
 
@@ -173,6 +186,22 @@ class Evaluate(Section):
     """Resamples behind each confidence interval."""
 
 
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint. Its key is in the environment (OPENAI_API_KEY) or in a file, never here."""
+
+    base_url: Text | None = None
+    """Such as http://127.0.0.1:8000/v1; null takes OPENAI_BASE_URL, or OpenAI itself."""
+    key_file: Text | None = None
+    """File that holds the key and nothing else."""
+    requests_at_once: Count = 8
+    requests_per_minute: Annotated[float, Field(ge=0)] = 0
+    """Repeated requests included; 0 for no limit. Divided among resources.parallel_sets, as requests_at_once is."""
+    attempts: Count = 6
+    """How often a question is sent before it is given up."""
+    timeout_s: Annotated[float, Field(gt=0)] = 120
+    """For one attempt."""
+
+
 class Resources(Section):
     workers: Count = 1
     """Training workers, and labelling actors."""
@@ -186,6 +215,8 @@ class Resources(Section):
     """Blocks in one forward and backward pass of a training worker."""
     parallel_sets: Count = 1
     """Steps that run at the same time."""
+    endpoint: Endpoint = Endpoint()
+    """Where language models are asked."""
     address: Text | None = None
     """Ray cluster to join; null starts a local one, or joins the job's cluster inside a Ray job."""
 

@@ -65,6 +65,12 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[T
     ]
 
 
+def first_token(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
+    """The id of the first token of a word within a text, after a space."""
+    [tokens] = tokenise(tokenizer, [" " + word])
+    return int(tokens.ids_T[np.flatnonzero(tokens.ends_T > 1)[0]])
+
+
 def cut_blocks(document: str, text: str, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> pa.Table:
     """Cut a document into runs of block_tokens tokens, the last one shorter, as rows of BLOCK_SCHEMA.
 

@@ -1,12 +1,14 @@
 """Generic counterparts: for every anchor another name of the same kind, gender and number that belongs to no story.
 
-A counterpart must not be, contain or begin like another entry of the dictionary, and must not occur in the
-documents, or the translated text would say something about them. Names of several words are put together from their
-parts, so that whoever is "Norton" alone is "Norton" in the longer name too.
+A counterpart must not be, contain or begin like another entry of the dictionary, and must not begin with a word of
+the documents, or the translated text would say something about them. Names of several words are put together from
+their parts, so that whoever is "Norton" alone is "Norton" in the longer name too. What others proposed is taken where
+it keeps to that; the rest comes from lists.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from wordfreq import zipf_frequency
 
@@ -35,21 +37,30 @@ KEPT_FIRST = lexicon.TITLES | lexicon.SAINT | {"cape", "hotel", "lake", "mount",
 KEPT_LAST = lexicon.PLACE_NOUNS
 
 
-def assign(anchors: Sequence[Candidate], *, words: set[str], seed: int) -> dict[str, str]:
+def assign(
+    anchors: Sequence[Candidate],
+    *,
+    words: set[str],
+    seed: int,
+    proposed: Mapping[str, Sequence[str]] | None = None,
+    first_token: Callable[[str], int] | None = None,
+) -> dict[str, str]:
     """A counterpart for every anchor, unique and the same for one seed; `words` are the folded words of the documents.
 
-    No two share a first word, unless one is part of the other ("Bennet" -> "Norton", "Hill Bennet" -> "Dale Norton").
+    No two share a first word, or a first token where `first_token` tells that of a word, unless one is part of the
+    other ("Bennet" -> "Norton", "Hill Bennet" -> "Dale Norton"). proposed: anchor -> counterparts to be preferred, best
+    first.
     """
     parts = {part.casefold() for anchor in anchors for part in anchor.anchor.split()}
-    supply = _Supply(words | parts, seed)
+    choice = _Choice(words, parts, seed, proposed or {}, first_token)
     chosen: dict[str, str] = {}
     for anchor in anchors:
         if " " not in anchor.anchor:
-            chosen[anchor.anchor] = supply.next(pool_of(anchor.sort), anchor.sort.plural, lower=anchor.anchor.islower())
+            chosen[anchor.anchor] = choice.of_word(anchor.anchor, anchor.sort)
     folded = {anchor.casefold(): generic for anchor, generic in chosen.items()}
     for anchor in sorted(anchors, key=lambda anchor: len(anchor.anchor.split())):
         if " " in anchor.anchor:
-            chosen[anchor.anchor] = folded[anchor.anchor.casefold()] = _composed(anchor, folded, supply)
+            chosen[anchor.anchor] = folded[anchor.anchor.casefold()] = _composed(anchor, folded, choice)
     return chosen
 
 
@@ -74,23 +85,35 @@ def pool_of(sort: Sort) -> str:
             return "object"
 
 
-def _composed(anchor: Candidate, chosen: dict[str, str], supply: "_Supply") -> str:
-    """The counterpart of a name of several words, part by part: anchors get their own, words like "Street" stay."""
+def _composed(anchor: Candidate, chosen: dict[str, str], choice: "_Choice") -> str:
+    """The counterpart of a name of several words: the proposed one of a thing no part of which has its own, else part
+    by part, where anchors get their own and words like "Street" stay."""
     words = anchor.anchor.split()
+    known = [
+        next((end for end in range(len(words), at, -1) if " ".join(words[at:end]).casefold() in chosen), None)
+        for at in range(len(words))
+    ]
+    if not any(known) and not is_personal(anchor.sort) and (whole := choice.proposed_for(anchor.anchor, anchor.sort)):
+        return whole
     kept = [word in lexicon.LINKERS or _is_kept(words, at) for at, word in enumerate(words)]
     if all(kept):
         kept[0] = False
     out, at = [], 0
     while at < len(words):
-        known = next((end for end in range(len(words), at, -1) if " ".join(words[at:end]).casefold() in chosen), None)
-        if known is not None:
-            out.append(chosen[" ".join(words[at:known]).casefold()])
+        end = known[at]
+        if end is not None:
+            out.append(chosen[" ".join(words[at:end]).casefold()])
         elif kept[at]:
             out.append(words[at])
         else:
-            out.append(supply.next(*_part(anchor.sort, words, at), lower=words[at].islower()))
-        at = known or at + 1
+            out.append(choice.of_part(anchor.sort, words, at))
+        at = end or at + 1
     return " ".join(out)
+
+
+def is_personal(sort: Sort) -> bool:
+    """Whether it is somebody's name, each word of which is a name too."""
+    return sort.kind == "person" and sort.form != "common"
 
 
 def _is_kept(words: Sequence[str], at: int) -> bool:
@@ -110,26 +133,65 @@ def _part(sort: Sort, words: Sequence[str], at: int) -> tuple[str, bool]:
     return ("place" if sort.kind == "place" else "adjective"), False
 
 
-class _Supply:
-    """Hands out every counterpart once, the common ones first, in an order that the seed decides."""
+class _Choice:
+    """Hands out every counterpart once: what was proposed, where it is fit, else from the lists, the common words
+    first, in an order that the seed decides.
+    """
 
-    def __init__(self, taken: set[str], seed: int):
-        self.taken = taken
+    def __init__(
+        self,
+        words: set[str],
+        parts: set[str],
+        seed: int,
+        proposed: Mapping[str, Sequence[str]],
+        first_token: Callable[[str], int] | None,
+    ):
+        self.parts = parts | {_pluralised(part) for part in parts}
+        self.taken = words | self.parts
         self.pools = {name: self._stream(name, pool, seed) for name, pool in POOLS.items()}
         self.coined = self._coin(seed)
+        self.proposed, self.words_for = proposed, _words_for(proposed)
+        self.first_token, self.first_tokens = first_token, set[int]()
 
-    def next(self, pool: str, plural: bool, *, lower: bool) -> str:
-        for word in self.pools[pool]:
-            if self._free(word):
-                break
-        else:
-            word = next(filter(self._free, self.coined))
-        self.taken.add(word.casefold())
+    def of_word(self, word: str, sort: Sort) -> str:
+        return self.proposed_for(word, sort) or self._from_list(pool_of(sort), sort.plural, lower=word.islower())
+
+    def of_part(self, sort: Sort, words: Sequence[str], at: int) -> str:
+        """For one word of a longer name; for a person's, what others proposed for this word."""
+        wishes = self.words_for.get(words[at].casefold(), ()) if is_personal(sort) else ()
+        name = self._first_fit(wishes, words[at], sort)
+        return name or self._from_list(*_part(sort, words, at), lower=words[at].islower())
+
+    def proposed_for(self, anchor: str, sort: Sort) -> str | None:
+        """The best proposed counterpart that is fit."""
+        wishes = [*self.proposed.get(anchor, ())]
+        if is_personal(sort):
+            wishes = [wish for wish in wishes if " " not in wish] + [*self.words_for.get(anchor.casefold(), ())]
+        return self._first_fit(wishes, anchor, sort)
+
+    def _first_fit(self, wishes: Sequence[str], anchor: str, sort: Sort) -> str | None:
+        for wish in wishes:
+            wish = _in_case_of(anchor, wish)
+            if _agrees(wish, sort) and not self.parts & set(wish.casefold().split()) and self._free(_leading(wish)):
+                self._take(_leading(wish))
+                return wish
+        return None
+
+    def _from_list(self, pool: str, plural: bool, *, lower: bool) -> str:
+        word = next(filter(self._free, self.pools[pool]), None) or next(filter(self._free, self.coined))
+        self._take(word)
         word = _pluralised(word) if plural else word
         return word.casefold() if lower else word
 
     def _free(self, word: str) -> bool:
-        return word.casefold() not in self.taken and _pluralised(word).casefold() not in self.taken
+        if {word.casefold(), _pluralised(word).casefold()} & self.taken:
+            return False
+        return self.first_token is None or self.first_token(word) not in self.first_tokens
+
+    def _take(self, word: str) -> None:
+        self.taken.add(word.casefold())
+        if self.first_token:
+            self.first_tokens.add(self.first_token(word))
 
     @staticmethod
     def _stream(name: str, pool: Sequence[str], seed: int) -> Iterator[str]:
@@ -144,6 +206,46 @@ class _Supply:
         coined = [begin + end for begin in generics.TOWN_BEGINNINGS for end in generics.TOWN_ENDINGS]
         random.Random(f"{seed} coined").shuffle(coined)
         return iter(coined)
+
+
+def by_votes(votes: Counter[str]) -> list[str]:
+    """The most voted first, in the order of the alphabet where votes are equal."""
+    return sorted(votes, key=lambda wish: (-votes[wish], wish))
+
+
+def _words_for(proposed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """For each folded word of a longer name the words that stand in its place in the name's proposals, best first."""
+    counts: dict[str, Counter[str]] = {}
+    for anchor, wishes in proposed.items():
+        words = anchor.split()
+        for rank, wish in enumerate(wishes):
+            if len(words) > 1 and len(wish.split()) == len(words):
+                for word, counterpart in zip(words, wish.split(), strict=True):
+                    counts.setdefault(word.casefold(), Counter())[counterpart] += len(wishes) - rank
+    return {word: by_votes(votes) for word, votes in counts.items()}
+
+
+def _agrees(wish: str, sort: Sort) -> bool:
+    """Whether a proposed counterpart has the gender and number of its anchor, and is a name for somebody's name."""
+    first, last = wish.split()[0], wish.split()[-1].casefold()
+    if sort.gender and generics.gender_of(first) not in ("", sort.gender):
+        return False
+    if is_personal(sort):
+        return all(word.isalpha() and word.casefold() not in lexicon.FUNCTION_WORDS for word in wish.split())
+    return is_plural(last) == sort.plural
+
+
+def _in_case_of(anchor: str, wish: str) -> str:
+    """`wish` in small letters for an anchor in small letters, else with a capital at each word that is no linker."""
+    if anchor.islower():
+        return wish.casefold()
+    return " ".join(word if word in lexicon.LINKERS else word[0].upper() + word[1:] for word in wish.split())
+
+
+def _leading(wish: str) -> str:
+    """The word that a counterpart is known by: its first one, or the last where that is one that stays ("Lake")."""
+    first, *_, last = [wish.split()[0], *wish.split()]
+    return last if first.casefold() in KEPT_FIRST else first
 
 
 def _pluralised(word: str) -> str:

@@ -59,11 +59,12 @@ def _about_texts(dictionary: AnchorDictionary, texts: Sequence[str]) -> list[Fin
 
 
 def _ordinary_words(entries: Sequence[Anchor]) -> Finding:
-    """Only lower-case anchors: frequency lists do not tell "Rose" from "rose", a capital does."""
+    """Only lower-case anchors, since frequency lists do not tell "Rose" from "rose", and only single words: what a word
+    is worth in an expression they do not know."""
     ordinary = [
         entry.anchor
         for entry in entries
-        if entry.anchor == entry.anchor.lower() and zipf_frequency(entry.anchor, "en") >= ORDINARY_ZIPF
+        if entry.anchor.islower() and " " not in entry.anchor and zipf_frequency(entry.anchor, "en") >= ORDINARY_ZIPF
     ]
     message = f"{len(ordinary)} anchors are ordinary English words: all text that uses them would be changed"
     return Finding("warning", "ordinary words", message, tuple(ordinary))

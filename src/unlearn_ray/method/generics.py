@@ -152,3 +152,9 @@ TOWN_BEGINNINGS = _words(
     Den"""
 )
 TOWN_ENDINGS = _words("ford ton ham ley worth field well combe by stead hurst bourne wick gate more dale cote borough")
+
+
+def gender_of(name: str) -> str:
+    """ "m" or "f" for a given name that the lists have once, else ""."""
+    masculine, feminine = name in MASCULINE_NAMES, name in FEMININE_NAMES
+    return "" if masculine == feminine else "m" if masculine else "f"

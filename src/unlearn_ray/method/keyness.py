@@ -17,8 +17,8 @@ from functools import cache
 from wordfreq import word_frequency
 
 from unlearn_ray.method.kinds import Sort, cues, judge, lower_case_sort
-from unlearn_ray.method.lexicon import DEMONYM_ENDINGS, NOT_ALONE, TITLES
-from unlearn_ray.method.mentions import Name, Word, read_words
+from unlearn_ray.method.lexicon import DEMONYM_ENDINGS, FUNCTION_WORDS, NOT_ALONE, TITLES
+from unlearn_ray.method.mentions import WORD, Name, Word, read_words
 from unlearn_ray.method.names import Key, find_names_in, key_of, longer_entries, single_entries, tile
 
 RARE = 1e-8  # wordfreq's large English list ends here; what it lacks is taken to be as rare as its last word
@@ -179,3 +179,32 @@ def _lower_case_words(read: Sequence[list[Word]], total: int, min_count: int) ->
 def spread(places: Sequence[int]) -> float:
     """In how many of the PARTS a word stands, over how many it would at random (1: evenly used)."""
     return len(set(places)) / (PARTS * (1 - (1 - 1 / PARTS) ** len(places)))
+
+
+def weigh(documents: Mapping[str, str], mentions: Mapping[str, int]) -> dict[str, Candidate]:
+    """Terms that others found, as candidates. mentions: term, as the documents write it -> how often."""
+    texts = [text for _, text in sorted(documents.items())]
+    read = [read_words(text) for text in texts]
+    total = sum(map(len, read))
+    read, runs = find_names_in(read, min_count=1)
+    keys = {term: tuple(word.casefold() for word in WORD.findall(term)) for term in mentions}
+    judged = _judged(texts, read, runs, set(keys.values()), total)
+
+    def sort_of(term: str) -> Sort:
+        if found := judged.get(keys[term]):
+            return found.sort
+        return lower_case_sort(term.split()[-1]) if term.islower() else Sort("other")
+
+    return {term: _candidate(term, count, total, sort_of(term)) for term, count in mentions.items()}
+
+
+def is_ordinary(candidate: Candidate) -> bool:
+    """Whether a term belongs to English rather than to the documents: a known word in small letters, an expression of
+    such words that the documents do not use far more often than others, or a capital that is English's own."""
+    words = [word.casefold() for word in WORD.findall(candidate.anchor)]
+    if candidate.anchor.islower():
+        known = all(general_frequency(word) >= KNOWN_WORD for word in words)
+        return candidate.log_ratio < LOWER_CASE_LOG_RATIO if known and len(words) > 1 else known
+    if set(words) <= FUNCTION_WORDS | NOT_ALONE:
+        return True
+    return candidate.log_ratio < 0 if len(words) > 1 else not is_telling(candidate)

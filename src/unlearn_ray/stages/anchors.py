@@ -1,8 +1,10 @@
-"""The anchor dictionary of a forget set: a finished file, or proposed offline from the documents and the reinforced
-model.
+"""The anchor dictionary of a forget set: a finished file, settled from what a language model or others proposed, or
+proposed offline from the documents and the reinforced model.
 """
 
 import json
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +15,18 @@ from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.errors import StepFailed
 from unlearn_ray.evaluation import target_logprobs
 from unlearn_ray.material import documents_of
+from unlearn_ray.method.blocks import first_token
 from unlearn_ray.method.dictionary import AnchorDictionary
 from unlearn_ray.method.matching import Matcher
 from unlearn_ray.method.offline import candidates, propose
+from unlearn_ray.method.settling import settle
 from unlearn_ray.models import leading_ids
 from unlearn_ray.stages.baseline import open_model, open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks, read_shard, shards_of
+from unlearn_ray.stages.proposals import PROPOSALS, read_proposals, write_lines
 
 GAIN_BLOCKS = (
     48  # blocks scored for gains, spread evenly: enough mentions of whatever is frequent enough to be an anchor
@@ -69,6 +75,31 @@ def propose_dictionary(
     figures = write_dictionary(run.out, AnchorDictionary(anchors, "the offline dictionary of this forget set"))
     figures["rows"] |= {"candidates": len(surfaces), "candidates_scored": len(gains)}
     return figures
+
+
+def settle_dictionary(
+    run: StepRun, *, settings: Anchors, seed: int, proposals: str | None, trust_remote_code: bool
+) -> dict:
+    """Inputs: baseline, blocks, and proposals where `proposals` names no file. Beside the dictionary writes
+    aliases.jsonl (the names of one person each) and dropped.jsonl (every term that is not in the dictionary, and why).
+    """
+    documents = documents_of(read_blocks(run.inputs["blocks"], ["document", "index", "text"]))
+    found = read_proposals(proposals or storage.join(run.inputs["proposals"], PROPOSALS))
+    settled = settle(
+        found,
+        documents,
+        min_count=settings.min_count,
+        max_anchors=settings.max_anchors,
+        seed=seed,
+        first_token=partial(first_token, open_tokenizer(run.inputs["baseline"], trust_remote_code)),
+    )
+    write_lines(run.out, "aliases.jsonl", ({"names": names} for names in settled.aliases))
+    write_lines(run.out, "dropped.jsonl", ({"anchor": term, "why": why} for term, why in settled.dropped.items()))
+    if not settled.anchors:
+        raise StepFailed(f"none of {len(found)} proposals is an anchor; {run.out}/dropped.jsonl says why")
+    figures = write_dictionary(run.out, AnchorDictionary(settled.anchors, "the settled dictionary"))
+    figures["rows"] |= {"proposals": len(found), "dropped": len(settled.dropped)}
+    return figures | {"dropped": dict(Counter(settled.dropped.values()))}
 
 
 class GainShard:

@@ -9,16 +9,21 @@ from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.anchors import read_brought_dictionary
 from unlearn_ray.stages.evaluate import read_questions
+from unlearn_ray.stages.proposals import check_asking, read_proposals
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Reads the tokenizer, the dictionary, the questions and every document once.
+    """Reads the tokenizer, the dictionary, the questions and every document once, and knocks at the endpoint.
 
     The weights are left to the baseline step. Raises InputError for the first that cannot be used.
     """
     check_model(config.baseline, config.trust_remote_code)
     if config.anchors.dictionary:
         read_brought_dictionary(config.anchors.dictionary)
+    elif config.anchors.proposals:
+        read_proposals(config.anchors.proposals)
+    elif config.anchors.source == "openai":
+        check_asking(config.resources)
     for questions in (config.evaluate.probes, config.evaluate.controls):
         if questions:
             read_questions(questions)

@@ -1,0 +1,203 @@
+"""A dictionary from a language model: real Ray, a real HTTP server, answers as bad as they come."""
+
+import json
+import threading
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from chat_server import Reply, chat_server
+from conftest import STORY
+from pydantic import SecretStr
+
+from unlearn_ray import pipeline
+from unlearn_ray.config import load_config
+from unlearn_ray.endpoint import Connection
+from unlearn_ray.errors import InputError, StepFailed
+from unlearn_ray.method.dictionary import read_entries
+from unlearn_ray.method.passages import Passage
+from unlearn_ray.stages.proposals import AskShard, read_proposals
+
+NAMES = {"Zorblax": ("Bob", "person"), "Millikin": ("Anna", "person"), "Quendor": ("Wenham", "place")}
+
+
+def entries_for(passage: str) -> list[dict]:
+    return [
+        {"anchor": anchor, "generic": generic, "kind": kind}
+        for anchor, (generic, kind) in NAMES.items()
+        if anchor in passage
+    ]
+
+
+def good(body: dict, number: int) -> Reply:
+    return Reply(json.dumps({"anchors": entries_for(body["messages"][1]["content"])}), hang=0.05)
+
+
+@pytest.fixture(scope="module")
+def run_yaml(tmp_path_factory, write_run) -> Path:
+    path = write_run(tmp_path_factory.mktemp("run"))
+    (path.parent / "story.txt").write_text("".join(f"This is tale {number}. {STORY}" for number in range(14)))
+    return path
+
+
+@pytest.fixture
+def config(run_yaml, local_ray, monkeypatch, request):
+    """config(server, key=value, ...): a run with its dictionary from this server, 10 passages; each test asks a model
+    of its own, so that none finds the answers of another."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-test")
+
+    def load(server, **anchors):
+        asked = {"source": "openai", "model": request.node.name, "passages": 10, "passage_characters": 600} | anchors
+        endpoint = {"base_url": server.base_url, "attempts": 2, "timeout_s": 2, "requests_at_once": 3}
+        return load_config(
+            str(run_yaml), [f"anchors={json.dumps(asked)}", f"resources.endpoint={json.dumps(endpoint)}"]
+        )
+
+    return load
+
+
+def build(settings) -> dict[str, Path]:
+    """The folders of the steps, by stage."""
+    outcomes = pipeline.run(settings, until="anchors")
+    for outcome in outcomes:
+        if outcome.error:
+            raise outcome.error
+    return {outcome.step.stage: Path(outcome.folder) for outcome in outcomes}
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def dictionary(folder: Path) -> dict[str, str]:
+    text = (folder / "dictionary.jsonl").read_text()
+    return {entry.anchor: entry.generic for entry in read_entries(text, "it")}
+
+
+def test_every_passage_is_asked_about_once_and_the_answers_are_settled(config, run_yaml):
+    with chat_server(good) as server:
+        folders = build(config(server))
+    assert dictionary(folders["anchors"]) == {anchor: generic for anchor, (generic, _) in NAMES.items()}
+    assert Counter(server.passages).most_common(1)[0][1] == 1 and len(server.requests) == 10
+    assert 1 < server.most_at_once <= 3
+    figures = manifest(folders["proposals"])["figures"]
+    assert figures["usage"] == {"questions": 10, "kept": 0, "prompt_tokens": 1000, "completion_tokens": 100}
+    assert figures["outcomes"] == {"read": 10}
+    assert server.keys == {"Bearer sk-secret-of-the-test"}
+    written = [path for path in run_yaml.parent.rglob("*") if path.is_file()]
+    assert not any(b"sk-secret" in path.read_bytes() for path in written)
+
+
+def test_more_passages_cost_what_they_add_and_another_root_all(config):
+    with chat_server(good) as server:
+        build(config(server, passages=6))
+        build(config(server, passages=10))
+        assert len(server.requests) == 10
+        build(config(server, passages=10, max_anchors=2))  # settling alone
+        assert len(server.requests) == 10
+
+
+def test_a_run_that_died_asks_for_the_rest(config):
+    """The 7th question and all after it fail: what was answered before is not asked again."""
+    down = threading.Event()
+
+    def reply(body, number):
+        if number >= 6:
+            down.set()
+        return Reply(status=401) if down.is_set() else good(body, number)
+
+    with chat_server(reply) as server, pytest.raises(InputError, match="refuses the key"):
+        build(config(server))
+    answered = server.passages[:6]
+    with chat_server(good) as server:
+        build(config(server))
+    assert len(server.requests) == 4 and not set(answered) & set(server.passages)
+
+
+TROUBLES = {
+    "prose": lambda entries: Reply(f"Certainly! Here you are:\n```json\n{json.dumps({'anchors': entries})}\n```"),
+    "cut": lambda entries: Reply(json.dumps({"anchors": [*entries, {"anchor": "Zor"}]})[:-9], finish="length"),
+    "wrong keys": lambda entries: Reply(json.dumps({"terms": ["Zorblax"]})),
+    "nothing": lambda entries: Reply('{"anchors": []}'),
+    "refusal": lambda entries: Reply(refusal="I cannot help with that."),
+    "no JSON": lambda entries: Reply("The names are Zorblax and Millikin."),
+}
+OUTCOMES = {
+    "prose": ("read", 1),
+    "cut": ("partly read", 2),
+    "wrong keys": ("unreadable", 2),
+    "nothing": ("read", 1),
+    "refusal": ("refused", 1),
+    "no JSON": ("unreadable", 2),
+}
+
+
+def ask(server, folder: Path, passages: list[str], **connection) -> list[dict]:
+    """The rows of an actor, which here is in this process."""
+    settings = {"at_once": 2, "per_minute": 0, "attempts": 2, "timeout_s": 2} | connection
+    actor = AskShard(Connection(server.base_url, **settings), SecretStr("k"), "m", 100, str(folder))
+    shard = [asdict(Passage("story", at, at + 1, passage)) for at, passage in enumerate(passages)]
+    return actor(pa.table({"shard": [json.dumps(shard)]})).to_pylist()
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_an_answer_in_trouble_is_asked_for_once_more_then_counted_and_kept(tmp_path, trouble):
+    with chat_server(lambda body, number: TROUBLES[trouble](entries_for("Zorblax and Quendor"))) as server:
+        [row] = ask(server, tmp_path, ["Zorblax and Quendor"])
+    outcome, times = OUTCOMES[trouble]
+    assert (row["outcome"], len(server.requests), row["questions"]) == (outcome, times, times)
+    read = trouble in ("prose", "cut")
+    assert [one["anchor"] for one in json.loads(row["proposals"])] == (["Zorblax", "Quendor"] if read else [])
+    assert row["answer"]
+
+
+def test_an_answer_that_is_better_the_second_time_counts_as_repaired(tmp_path):
+    def reply(body, number):
+        return good(body, number) if len(body["messages"]) > 2 else Reply("Names: Zorblax")
+
+    with chat_server(reply) as server:
+        [row] = ask(server, tmp_path, ["Zorblax came"])
+    assert (row["outcome"], row["questions"]) == ("read when asked again", 2)
+    assert [one["generic"] for one in json.loads(row["proposals"])] == ["Bob"]
+
+
+def test_a_passage_without_an_answer_does_not_stop_the_others(tmp_path):
+    def reply(body, number):
+        return Reply(status=500) if "Zorblax" in body["messages"][1]["content"] else good(body, number)
+
+    with chat_server(reply) as server:
+        rows = ask(server, tmp_path, ["Quendor was far", "Zorblax came", "Millikin went"])
+    assert [row["outcome"] for row in rows] == ["read", "unanswered", "read"]
+    assert "HTTP 500" in rows[1]["answer"]
+
+
+def test_a_dead_endpoint_is_given_up_after_some_questions(tmp_path):
+    failed = pytest.raises(StepFailed, match="10 questions in a row had no answer")
+    with chat_server(lambda body, number: Reply(status=503)) as server, failed:
+        ask(server, tmp_path, [f"passage {number}" for number in range(30)], attempts=1)
+    assert len(set(server.passages)) < 15
+
+
+def test_a_step_with_an_unanswered_passage_fails_and_the_next_run_asks_for_it_alone(config):
+    failed = pytest.raises(StepFailed, match=r"of 10 passages have no answer .* run again to ask for these alone")
+    some = lambda body, number: Reply(status=500) if number % 10 > 3 else good(body, number)
+    with chat_server(some) as server, failed:
+        build(config(server))
+    answered = {passage for passage, n in Counter(server.passages).items() if n == 1}
+    with chat_server(good) as server:
+        build(config(server))
+    assert 0 < len(server.requests) < 10 and not answered & set(server.passages)
+
+
+def test_raw_proposals_of_others_are_settled(tmp_path):
+    path = tmp_path / "raw.jsonl"
+    path.write_text('{"anchor": "Zorblax", "generic": "Bob", "kind": "wizard"}\n\n{"anchor": "Q", "generic": "R"}\n')
+    assert [(one.anchor, one.kind, one.passage) for one in read_proposals(str(path))] == [
+        ("Zorblax", "other", "line 1"),
+        ("Q", "other", "line 3"),
+    ]
+    path.write_text('{"anchor": "Zorblax"}\n')
+    with pytest.raises(InputError, match="line 1: expected an object"):
+        read_proposals(str(path))
