@@ -1,25 +1,33 @@
-"""How good the anchor dictionary is on novels whose characters are known: python benchmarks/dictionary.py --books
-FOLDER
+"""How good the anchor dictionary is on novels whose names are known: python benchmarks/dictionary.py --books FOLDER
 
 `benchmarks/books.py FOLDER` makes the folder; characters.json holds, for every novel, its characters as the text
 names them and some of its places and coinages, written by hand before the dictionary was looked at.
-docs/dictionary.md says what is counted.
+docs/dictionary.md says what is counted. With --endpoint and --model a language model proposes a dictionary too.
 """
 
 import argparse
 import json
+import os
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
+from pydantic import SecretStr
 from wordfreq import zipf_frequency
 
-from unlearn_ray.method.dictionary import AnchorDictionary
+from unlearn_ray.endpoint import Connection
+from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.method.lexicon import LINKERS, SAINT, TITLES
 from unlearn_ray.method.mentions import read_words
 from unlearn_ray.method.offline import propose
+from unlearn_ray.method.passages import draw_passages
+from unlearn_ray.method.proposals import Proposal
+from unlearn_ray.method.settling import settle
+from unlearn_ray.stages.proposals import AskShard
 
 SMALL = (
     "carroll-alice",
@@ -27,7 +35,8 @@ SMALL = (
     "burgess-busterbrown",
     "twain-tom_sawyer",
 )
-MAX_ANCHORS, MIN_COUNT = 400, 3
+MAX_ANCHORS = 1000
+PASSAGE_CHARACTERS, ANSWER_TOKENS = 1200, 500
 KNOWN_WORD = 3.0  # on the Zipf scale: once in a million words
 COVERED = 0.9  # of a name's mentions
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -48,26 +57,19 @@ class Case:
 @dataclass(frozen=True)
 class Score:
     entries: int
-    found: list[str]  # names, of which found_often with at least MIN_COUNT mentions
-    found_often: int
+    found: list[str]
     missed: list[str]
-    missed_rare: list[str]
     ordinary: list[str]
     unlisted: list[str]
     seconds: float
 
     @property
     def recall(self) -> float:
-        """Share of the characters' names that the book mentions at least MIN_COUNT times."""
-        return self.found_often / (self.found_often + len(self.missed))
-
-    @property
-    def recall_of_all(self) -> float:
-        return len(self.found) / (len(self.found) + len(self.missed) + len(self.missed_rare))
+        return len(self.found) / (len(self.found) + len(self.missed))
 
     @property
     def ordinary_share(self) -> float:
-        return len(self.ordinary) / self.entries
+        return len(self.ordinary) / max(self.entries, 1)
 
 
 def words_of(name: str) -> list[str]:
@@ -110,41 +112,49 @@ def is_ordinary(entry: str, elsewhere: Case) -> bool:
     return len(telling) == 1 and zipf_frequency(telling[0], "en") >= KNOWN_WORD and elsewhere.mostly_lower(telling[0])
 
 
-def score(text: str, gold: dict[str, list[str]], elsewhere: Case) -> Score:
-    start = time.perf_counter()
-    anchors = propose({"book": text}, max_anchors=MAX_ANCHORS, min_count=MIN_COUNT, gains=None, seed=0)
-    seconds = time.perf_counter() - start
-    mentions, covered = find_mentions(gold["characters"], text, AnchorDictionary(anchors))
-    found = [name for name, count in mentions.items() if covered[name] >= COVERED * count]
-    missed = [name for name in mentions if name not in found]
+def score(
+    text: str, anchors: list[Anchor], gold: dict[str, list[str]], elsewhere: Case, min_count: int, seconds: float
+) -> Score:
+    """The characters' names with at least min_count mentions are asked for; entries that no list has are looked at."""
+    wanted = gold["characters"]
+    mentions, covered = find_mentions(wanted, text, AnchorDictionary(anchors)) if anchors else (Counter(wanted), {})
+    wanted = [name for name in wanted if mentions[name] >= min_count]
+    found = [name for name in wanted if anchors and covered[name] >= COVERED * mentions[name]]
     listed = {word for names in gold.values() for name in names for word in (name.casefold(), *words_of(name))}
     strange = [anchor.anchor for anchor in anchors if not set(words_of(anchor.anchor)) & listed]
     return Score(
         entries=len(anchors),
         found=found,
-        found_often=sum(mentions[name] >= MIN_COUNT for name in found),
-        missed=[name for name in missed if mentions[name] >= MIN_COUNT],
-        missed_rare=[name for name in missed if mentions[name] < MIN_COUNT],
+        missed=[name for name in wanted if name not in found],
         ordinary=[entry for entry in strange if is_ordinary(entry, elsewhere)],
         unlisted=strange,
         seconds=seconds,
     )
 
 
+def ask_model(text: str, endpoint: str, model: str, passages: int, min_count: int, answers: str) -> list[Anchor]:
+    """What the model proposes for a sample of the novel, settled; without Ray."""
+    drawn = draw_passages({"book": text}, count=passages, characters=PASSAGE_CHARACTERS, seed=0)
+    connection = Connection(endpoint, at_once=2, per_minute=0, attempts=3, timeout_s=300)
+    key = SecretStr(os.environ.get("OPENAI_API_KEY", "none"))
+    shard = json.dumps([asdict(passage) for passage in drawn])
+    rows = AskShard(connection, key, model, ANSWER_TOKENS, answers)(pa.table({"shard": [shard]})).to_pylist()
+    outcomes = Counter(row["outcome"] for row in rows)
+    print(f"    answers: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
+    proposals = [Proposal(**entry) for row in rows for entry in json.loads(row["proposals"])]
+    return settle(proposals, {"book": text}, min_count=min_count, max_anchors=MAX_ANCHORS, seed=0).anchors
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--books",
-        type=Path,
-        required=True,
-        help="the folder that benchmarks/books.py wrote",
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--books", type=Path, required=True, help="the folder that benchmarks/books.py wrote")
     parser.add_argument("--small", action="store_true", help="four short novels only")
-    parser.add_argument(
-        "--names",
-        action="store_true",
-        help="also list what was missed and what no list has",
-    )
+    parser.add_argument("--min-count", type=int, default=1, help="mentions that a name needs, in list and dictionary")
+    parser.add_argument("--names", action="store_true", help="also list what was missed and what no list has")
+    parser.add_argument("--endpoint", help="an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", help="the model to ask there")
+    parser.add_argument("--passages", type=int, default=20, help="passages of a novel that the model reads")
+    parser.add_argument("--answers", default="answers", help="folder where its answers are kept")
     arguments = parser.parse_args()
     gold = json.loads(Path(__file__).with_name("characters.json").read_text("utf-8"))
     wanted = {name: arguments.books / f"{name}.txt" for name in (SMALL if arguments.small else gold)}
@@ -154,35 +164,42 @@ def main() -> None:
     if missing := wanted.keys() - novels.keys():
         print(f"not measured, not in {arguments.books}: {', '.join(sorted(missing))}")
     cases = {name: case_of(text) for name, text in novels.items()}
-    print(f"{'novel':38}{'entries':>8}{'names':>7}{'recall':>8}{'of all':>8}{'ordinary':>10}{'share':>7}{'seconds':>9}")
-    scores = []
-    for name, text in novels.items():
-        others = [case for other, case in cases.items() if other != name]
-        elsewhere = Case(
-            sum((case.lower for case in others), Counter()),
-            sum((case.capital for case in others), Counter()),
+    makers: dict[str, Callable[[str], list[Anchor]]] = {
+        "offline": lambda text: propose(
+            {"book": text}, max_anchors=MAX_ANCHORS, min_count=arguments.min_count, gains=None, seed=0
         )
-        scores.append(result := score(text, gold[name], elsewhere))
-        print(
-            f"{name:38}{result.entries:8}{result.found_often + len(result.missed):7}{result.recall:8.1%}"
-            f"{result.recall_of_all:8.1%}{len(result.ordinary):10}{result.ordinary_share:7.1%}{result.seconds:9.1f}"
-        )
-        if arguments.names:
-            print(f"    missed: {', '.join(result.missed)}\n    missed, rare: {', '.join(result.missed_rare)}")
-            print(f"    ordinary: {', '.join(result.ordinary)}\n    in no list: {', '.join(result.unlisted)}")
-    entries, ordinary = (
-        sum(s.entries for s in scores),
-        sum(len(s.ordinary) for s in scores),
-    )
-    figures = {
-        "offline_recall": min(s.recall for s in scores),
-        "offline_recall_mean": sum(s.recall for s in scores) / len(scores),
-        "offline_recall_of_all_mean": sum(s.recall_of_all for s in scores) / len(scores),
-        "offline_ordinary_share": max(s.ordinary_share for s in scores),
-        "offline_ordinary_share_mean": ordinary / entries,
-        "llm_recall": None,
-        "llm_ordinary_share": None,
     }
+    if arguments.endpoint and arguments.model:
+        makers["llm"] = lambda text: ask_model(
+            text, arguments.endpoint, arguments.model, arguments.passages, arguments.min_count, arguments.answers
+        )
+    figures: dict[str, float | None] = {"llm_recall": None, "llm_ordinary_share": None}
+    for source, make in makers.items():
+        print(f"{source:38}{'entries':>8}{'names':>7}{'recall':>8}{'ordinary':>10}{'share':>7}{'seconds':>9}")
+        scores = []
+        for name, text in novels.items():
+            others = [case for other, case in cases.items() if other != name]
+            elsewhere = Case(
+                sum((case.lower for case in others), Counter()), sum((case.capital for case in others), Counter())
+            )
+            start = time.perf_counter()
+            anchors = make(text)
+            seconds = time.perf_counter() - start
+            scores.append(result := score(text, anchors, gold[name], elsewhere, arguments.min_count, seconds))
+            print(
+                f"{name:38}{result.entries:8}{len(result.found) + len(result.missed):7}{result.recall:8.1%}"
+                f"{len(result.ordinary):10}{result.ordinary_share:7.1%}{result.seconds:9.1f}"
+            )
+            if arguments.names:
+                print(f"    missed: {', '.join(result.missed)}\n    ordinary: {', '.join(result.ordinary)}")
+                print(f"    in no list: {', '.join(result.unlisted)}")
+        figures |= {
+            f"{source}_recall": min(s.recall for s in scores),
+            f"{source}_recall_mean": sum(s.recall for s in scores) / len(scores),
+            f"{source}_ordinary_share": max(s.ordinary_share for s in scores),
+            f"{source}_ordinary_share_mean": sum(len(s.ordinary) for s in scores)
+            / max(sum(s.entries for s in scores), 1),
+        }
     print(json.dumps({key: value if value is None else round(value, 4) for key, value in figures.items()}))
 
 

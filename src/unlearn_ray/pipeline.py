@@ -138,7 +138,7 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
         )
         params = settling | {"source": "offline", "dictionary": None}
         inputs = {"baseline": baseline, "blocks": blocks, "reinforced": reinforced}
-        return {"anchors": Step("anchors", 1, one.name, params, propose, inputs)}
+        return {"anchors": Step("anchors", 2, one.name, params, propose, inputs)}
     inputs, steps, contents = {"baseline": baseline, "blocks": blocks}, {}, {}
     if wanted.proposals:
         contents = _hashes([wanted.proposals])

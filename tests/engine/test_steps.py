@@ -207,7 +207,10 @@ run_steps(sys.argv[1], [Step("work", 1, "alice", {"alpha": [2.5, 5]}, work)])
 @pytest.fixture
 def driver(tmp_path):
     """Another process in the middle of a step."""
-    process = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, it is ignored
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     assert process.stdout is not None and process.stdout.readline() == "working\n"
     yield process
     process.kill()

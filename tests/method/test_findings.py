@@ -39,6 +39,13 @@ def test_ordinary_words_are_lower_case_and_frequent():
     assert findings["ordinary words"].examples == ("wand", "parents")
 
 
+def test_translations_of_several_anchors_and_entries_of_one_passage_are_named():
+    entries = [Anchor("Alice", "Mary", support=1), Anchor("Bert", "mary", support=2), Anchor("Rabbit", "Fox")]
+    findings = {finding.name: finding for finding in check(entries, (TEXT,))}
+    assert findings["shared translations"].examples == ("mary <- Alice | Bert",)
+    assert findings["single passage"].examples == ("Alice",)
+
+
 def test_prefixes_are_whole_words_of_a_longer_anchor():
     findings = found([("White", "Grey"), ("White Rabbit", "Grey Hare"), ("Whi", "Foo")])
     assert findings["prefixes"].examples == ("White < White Rabbit",)

@@ -1,8 +1,10 @@
 """From proposals as language models make them to a dictionary without their faults."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from unlearn_ray.method.dictionary import AnchorDictionary
+from unlearn_ray.method.dictionary import KINDS, AnchorDictionary
 from unlearn_ray.method.findings import check
 from unlearn_ray.method.proposals import Proposal
 from unlearn_ray.method.settling import settle
@@ -14,7 +16,7 @@ to Hogwarts by night, where Professor McGonagall met them; Potter's trunk was st
 and the parents of Ron had Quidditch brooms. In the hall of Hogwarts they played quidditch, and Hermione Granger read
 her book while Hermione's cat slept. Mrs. Weasley waved to the Hogwarts Express.
 """
-BOOK = {"book": DAY * 5}
+BOOK = {"book": DAY * 5 + "At the door stood Dobby."}
 
 
 def proposed(*entries: tuple[str, str, str], times: int = 1) -> list[Proposal]:
@@ -137,15 +139,16 @@ def test_a_seed_gives_one_dictionary_whatever_the_order_of_the_proposals():
     assert settled(entries) != settled(entries, seed=1)
 
 
-PLANTED = (
-    proposed(("Harry", "Jon", "person"), ("Harry", "Jack", "person"), ("Harry", "Joe", "person"))  # conflict
-    + proposed(("Ron", "Harry", "person"), ("Fred", "Ron", "person"))  # translations that are anchors
-    + proposed(("Hermione", "Hermione", "person"), ("Hogwarts", "hogwarts", "place"))  # identities
-    + proposed(("Harry Potter", "Peter Parker", "person"), ("Hogwarts Express", "Night Train", "object"))  # prefixes
-    + proposed(("wand", "stick", "object"), ("parents", "elders", "person"), ("box", "crate", "object"))  # ordinary
-    + proposed(("kitchen", "pantry", "place"), ("Voldemort", "Walter", "person"), ("", "nothing", "other"))  # unused
-    + proposed(("Weasley", "Jon", "person"), ("Granger", "Jon", "person"))  # one translation for three
-)
+PLANTED = proposed(
+    *(("Harry", "Jon", "person"), ("Harry", "Jack", "person"), ("Harry", "Joe", "person")),  # conflict
+    *(("Ron", "Harry", "person"), ("Fred", "Ron", "person")),  # translations that are anchors
+    *(("Hermione", "Hermione", "person"), ("Hogwarts", "hogwarts", "place")),  # identities
+    *(("Harry Potter", "Peter Parker", "person"), ("Hogwarts Express", "Night Train", "object")),  # prefixes
+    *(("wand", "stick", "object"), ("parents", "elders", "person"), ("box", "crate", "object")),  # ordinary
+    *(("kitchen", "pantry", "place"), ("Voldemort", "Walter", "person"), ("", "nothing", "other")),  # ordinary, unused
+    *(("Weasley", "Jon", "person"), ("Granger", "Jon", "person")),  # one translation for three
+    times=2,
+) + proposed(("Dobby", "Tim", "creature"))  # seen once
 
 
 def test_no_planted_fault_of_real_dictionaries_survives():
@@ -159,4 +162,23 @@ def test_no_planted_fault_of_real_dictionaries_survives():
     by_anchor = {entry.anchor: entry.generic for entry in result.anchors}
     for longer, shorter in (("Harry Potter", "Harry"), ("Hogwarts Express", "Hogwarts")):
         assert by_anchor[longer].startswith(by_anchor[shorter])
-    assert {"wand", "parents", "box", "kitchen", "voldemort", ""} <= result.dropped.keys()
+    assert {"wand", "parents", "box", "kitchen", "voldemort", "", "Dobby"} <= result.dropped.keys()
+
+
+SURFACES = """Harry|Harry Potter|Mr. Potter|Potter's|Ron|Ron Weasley|Mrs. Weasley|Weasley|Fred|Hogwarts|Granger|Harries
+the Hogwarts Express|Quidditch|quidditch brooms|Professor McGonagall|wand|kitchen|Hermione Granger|Nobody|the old house
+trunk|weasleys""".replace("\n", "|").split("|")
+TRANSLATIONS = [*SURFACES, "Jon", "Jon Smith", "Smith", "Anna", "Night Train", "the Express", "Elm", "elms", "x1"]
+
+
+@given(
+    st.lists(st.builds(Proposal, st.sampled_from(SURFACES), st.sampled_from(TRANSLATIONS), st.sampled_from(KINDS))),
+    st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_proposed_the_dictionary_is_sound(proposals, seed):
+    result = settled(proposals, min_count=1, seed=seed)
+    if result.anchors:
+        AnchorDictionary(result.anchors)
+    generics = [entry.generic.casefold() for entry in result.anchors]
+    assert len(set(generics)) == len(generics)

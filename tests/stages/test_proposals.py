@@ -9,10 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from chat_server import Reply, chat_server
+from click.testing import CliRunner
 from conftest import STORY
 from pydantic import SecretStr
 
 from unlearn_ray import pipeline
+from unlearn_ray.cli import main
 from unlearn_ray.config import load_config
 from unlearn_ray.endpoint import Connection
 from unlearn_ray.errors import InputError, StepFailed
@@ -189,6 +191,33 @@ def test_a_step_with_an_unanswered_passage_fails_and_the_next_run_asks_for_it_al
     with chat_server(good) as server:
         build(config(server))
     assert 0 < len(server.requests) < 10 and not answered & set(server.passages)
+
+
+PLANTED = [  # one of each thing that went wrong in a real dictionary
+    ("Zorblax", "Bob", "person"), ("Zorblax", "Rob", "person"), ("Zorblax", "Rob", "person"),  # a conflict
+    ("Millikin", "Zorblax", "person"), ("Quendor", "quendor", "place"),  # a translation that is an anchor, an identity
+    ("wizard", "baker", "person"), ("morning", "evening", "other"), ("stones", "bricks", "object"),  # ordinary words
+    ("Gandalf", "Walter", "person"), ("...", "x", "other"),  # unused, no term
+]  # fmt: skip
+
+
+def test_no_planted_fault_survives_a_build_from_a_file_of_proposals(run_yaml, local_ray, tmp_path):
+    raw, checked = tmp_path / "raw.jsonl", tmp_path / "dictionary.jsonl"
+    lines = [{"anchor": anchor, "generic": generic, "kind": kind} for anchor, generic, kind in PLANTED]
+    raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    documents = ["--documents", str(run_yaml.parent / "story.txt")]
+    before = CliRunner().invoke(main, ["anchors", "check", str(raw), *documents])
+    assert before.exit_code == 1 and "identity" in before.output and "chain" in before.output
+    folder = build(load_config(str(run_yaml), [f"anchors={{proposals: {raw}}}"]))["anchors"]
+    assert dictionary(folder)["Zorblax"] == "Rob" and dictionary(folder).keys() == NAMES.keys()
+    checked.write_text((folder / "dictionary.jsonl").read_text())
+    after = CliRunner().invoke(
+        main, ["anchors", "check", str(checked), "--documents", str(run_yaml.parent / "story.txt")]
+    )
+    assert after.exit_code == 0, after.output
+    assert not any(line.startswith(("error", "warning")) for line in after.output.splitlines()), after.output
+    dropped = [json.loads(line) for line in (folder / "dropped.jsonl").read_text().splitlines()]
+    assert {one["anchor"] for one in dropped} == {"wizard", "morning", "stones", "gandalf", "..."}
 
 
 def test_raw_proposals_of_others_are_settled(tmp_path):

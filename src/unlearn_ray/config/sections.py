@@ -59,9 +59,9 @@ class Anchors(Section):
     """A finished dictionary (JSONL) to use instead of a source."""
     proposals: Text | None = None
     """Raw proposals instead of a source, JSONL of {anchor, generic, kind, passage}: settled like those of a model."""
-    max_anchors: Count = 400
+    max_anchors: Count = 1000
     """The most entries that are kept."""
-    min_count: Count = 3
+    min_count: Count = 1
     """Mentions that a term needs in the forget set."""
     model: Text | None = None
     """openai: the model that is asked."""

@@ -7,8 +7,11 @@ it keeps to that; the rest comes from lists.
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 
 from wordfreq import zipf_frequency
 
@@ -31,6 +34,8 @@ POOLS = {
     "adjective": generics.ADJECTIVES,
 }
 
+
+_OF_WORDS = re.compile(r"[^\W\d_]+(?:[ .'’-]{1,2}[^\W\d_]+)*\.?")
 
 # words of a longer name that say what sort of thing it is, and so stay
 KEPT_FIRST = lexicon.TITLES | lexicon.SAINT | {"cape", "hotel", "lake", "mount", "river"}
@@ -148,19 +153,24 @@ class _Choice:
     ):
         self.parts = parts | {_pluralised(part) for part in parts}
         self.taken = words | self.parts
-        self.pools = {name: self._stream(name, pool, seed) for name, pool in POOLS.items()}
-        self.coined = self._coin(seed)
+        self.pools = {name: _by_frequency(name, pool, seed) for name, pool in POOLS.items()}
+        self.coined, self.coined_longer = _coined(seed)
         self.proposed, self.words_for = proposed, _words_for(proposed)
-        self.first_token, self.first_tokens = first_token, set[int]()
+        self.first_token = cache(first_token) if first_token else None
+        self.first_tokens = set[int]()
+        self.names: dict[str, str] = {}  # folded part of a longer name -> what it became
 
     def of_word(self, word: str, sort: Sort) -> str:
         return self.proposed_for(word, sort) or self._from_list(pool_of(sort), sort.plural, lower=word.islower())
 
     def of_part(self, sort: Sort, words: Sequence[str], at: int) -> str:
         """For one word of a longer name; for a person's, what others proposed for this word."""
-        wishes = self.words_for.get(words[at].casefold(), ()) if is_personal(sort) else ()
-        name = self._first_fit(wishes, words[at], sort)
-        return name or self._from_list(*_part(sort, words, at), lower=words[at].islower())
+        word = words[at].casefold()
+        if is_personal(sort) and word in self.names:
+            return self.names[word]
+        name = self._first_fit(self.words_for.get(word, ()), words[at], sort) if is_personal(sort) else None
+        self.names[word] = name or self._from_list(*_part(sort, words, at), lower=words[at].islower())
+        return self.names[word]
 
     def proposed_for(self, anchor: str, sort: Sort) -> str | None:
         """The best proposed counterpart that is fit."""
@@ -178,34 +188,46 @@ class _Choice:
         return None
 
     def _from_list(self, pool: str, plural: bool, *, lower: bool) -> str:
-        word = next(filter(self._free, self.pools[pool]), None) or next(filter(self._free, self.coined))
+        """The next word of the list, then a coined one; one whose first token is taken only where there is no other."""
+        stock = [*self.pools[pool], *self.coined]
+        word = next(
+            chain(
+                (word for word in stock if self._free(word)),
+                (word for word in stock if self._unused(word)),
+                filter(self._unused, self.coined_longer),
+            )
+        )
         self._take(word)
         word = _pluralised(word) if plural else word
         return word.casefold() if lower else word
 
     def _free(self, word: str) -> bool:
-        if {word.casefold(), _pluralised(word).casefold()} & self.taken:
-            return False
-        return self.first_token is None or self.first_token(word) not in self.first_tokens
+        return self._unused(word) and (self.first_token is None or self.first_token(word) not in self.first_tokens)
+
+    def _unused(self, word: str) -> bool:
+        return not {word.casefold(), _pluralised(word).casefold()} & self.taken
 
     def _take(self, word: str) -> None:
         self.taken.add(word.casefold())
         if self.first_token:
             self.first_tokens.add(self.first_token(word))
 
-    @staticmethod
-    def _stream(name: str, pool: Sequence[str], seed: int) -> Iterator[str]:
-        """Words by frequency class, commonest first (they are single tokens in most tokenizers), shuffled within a
-        class."""
-        shuffled = sorted(set(pool))
-        random.Random(f"{seed} {name}").shuffle(shuffled)
-        return iter(sorted(shuffled, key=lambda word: -round(zipf_frequency(word, "en"))))
 
-    @staticmethod
-    def _coin(seed: int) -> Iterator[str]:
-        coined = [begin + end for begin in generics.TOWN_BEGINNINGS for end in generics.TOWN_ENDINGS]
-        random.Random(f"{seed} coined").shuffle(coined)
-        return iter(coined)
+def _by_frequency(name: str, pool: Sequence[str], seed: int) -> list[str]:
+    """Words by frequency class, commonest first (single tokens in most tokenizers), shuffled within a class."""
+    shuffled = sorted(set(pool))
+    random.Random(f"{seed} {name}").shuffle(shuffled)
+    return sorted(shuffled, key=lambda word: -round(zipf_frequency(word, "en")))
+
+
+def _coined(seed: int) -> tuple[list[str], Iterator[str]]:
+    """Names of two parts, and of three for the day those are used up."""
+    beginnings, endings = generics.TOWN_BEGINNINGS, generics.TOWN_ENDINGS
+    short = [begin + end for begin in beginnings for end in endings]
+    random.Random(f"{seed} coined").shuffle(short)
+    return short, (
+        begin + middle + end for middle in endings for begin in beginnings for end in endings if end != middle
+    )
 
 
 def by_votes(votes: Counter[str]) -> list[str]:
@@ -226,7 +248,10 @@ def _words_for(proposed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _agrees(wish: str, sort: Sort) -> bool:
-    """Whether a proposed counterpart has the gender and number of its anchor, and is a name for somebody's name."""
+    """Whether a proposed counterpart is made of words, has the gender and number of its anchor, and is a name for
+    somebody's name."""
+    if not _OF_WORDS.fullmatch(wish):
+        return False
     first, last = wish.split()[0], wish.split()[-1].casefold()
     if sort.gender and generics.gender_of(first) not in ("", sort.gender):
         return False

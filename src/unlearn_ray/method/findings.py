@@ -47,7 +47,7 @@ def check(entries: Sequence[Anchor], texts: Sequence[str]) -> list[Finding]:
     ]
     if not entries:
         errors = [Finding("error", "no entries", "the dictionary has no entries")]
-    found = [_ordinary_words(entries), _prefixes(entries)]
+    found = [_ordinary_words(entries), _shared_translations(entries), _prefixes(entries), _single_passages(entries)]
     if not errors:
         found += _about_texts(AnchorDictionary(entries), texts)
     return errors + [finding for finding in found if finding.examples or finding.name == "coverage"]
@@ -68,6 +68,20 @@ def _ordinary_words(entries: Sequence[Anchor]) -> Finding:
     ]
     message = f"{len(ordinary)} anchors are ordinary English words: all text that uses them would be changed"
     return Finding("warning", "ordinary words", message, tuple(ordinary))
+
+
+def _shared_translations(entries: Sequence[Anchor]) -> Finding:
+    anchors: dict[str, list[str]] = {}
+    for entry in entries:
+        anchors.setdefault(plain(entry.generic).casefold(), []).append(entry.anchor)
+    shared = tuple(f"{generic} <- {' | '.join(of)}" for generic, of in anchors.items() if len(of) > 1)
+    message = f"{len(shared)} translations stand for several anchors: the text cannot tell them apart"
+    return Finding("warning", "shared translations", message, shared)
+
+
+def _single_passages(entries: Sequence[Anchor]) -> Finding:
+    single = tuple(entry.anchor for entry in entries if entry.support == 1)
+    return Finding("info", "single passage", f"{len(single)} entries were seen in one passage only", single)
 
 
 def _prefixes(entries: Sequence[Anchor]) -> Finding:

@@ -16,13 +16,16 @@ from functools import cache
 
 from wordfreq import word_frequency
 
-from unlearn_ray.method.kinds import Sort, cues, judge, lower_case_sort
+from unlearn_ray.method.kinds import Sort, cues, judge, lower_case_sort, title_gender
 from unlearn_ray.method.lexicon import DEMONYM_ENDINGS, FUNCTION_WORDS, NOT_ALONE, TITLES
 from unlearn_ray.method.mentions import WORD, Name, Word, read_words
 from unlearn_ray.method.names import Key, find_names_in, key_of, longer_entries, single_entries, tile
 
 RARE = 1e-8  # wordfreq's large English list ends here; what it lacks is taken to be as rare as its last word
 LEAST_LOG_RATIO = 2.0  # nats: seven times as frequent as in general English
+LEAST_OF_GIVEN_NAME = -1.0
+LEAST_OF_TITLE = 1.0
+RARE_NAME = 4.0
 LEAST_LOG_LIKELIHOOD = 15.13  # p < 0.0001 (Rayson, Berridge & Francis 2004)
 
 KNOWN_WORD = 1e-6  # a lower-case word as frequent as this in general English is nobody's property
@@ -70,13 +73,15 @@ def log_likelihood(count: int, total: int, expected: float) -> float:
 def is_telling(candidate: Candidate, gain: float = 0.0) -> bool:
     """Whether a candidate is worth being an anchor; `gain` is a model's, in nats a token.
 
-    A person's name needs little, since a name in a story is somebody. A place or a capitalised noun must be much
-    and surely more frequent than in general English, which knows London and the Parliament too.
+    A person's name needs little, since a name in a story is somebody, and a given name least. A place or a capitalised
+    noun must be much and surely more frequent than in general English, which knows London and the Parliament too; of
+    a name that English hardly has, one mention is enough.
     """
-    worth = candidate.log_ratio + gain
-    if candidate.sort.kind == "person" and candidate.sort.form != "common":
-        return worth >= 0
-    return worth >= LEAST_LOG_RATIO and candidate.log_likelihood >= LEAST_LOG_LIKELIHOOD
+    worth, sort = candidate.log_ratio + gain, candidate.sort
+    if sort.kind == "person" and sort.form != "common":
+        return worth >= (0 if sort.form == "family" else LEAST_OF_GIVEN_NAME)
+    sure = candidate.log_likelihood >= LEAST_LOG_LIKELIHOOD or (sort.form == "proper" and worth >= RARE_NAME)
+    return worth >= (LEAST_OF_TITLE if sort.kind == "title" else LEAST_LOG_RATIO) and sure
 
 
 def candidates(documents: Mapping[str, str], *, min_count: int) -> list[Candidate]:
@@ -104,6 +109,30 @@ def _names(texts: Sequence[str], read: Sequence[list[Word]], total: int, min_cou
         if key in longer and found.count >= min_count and _may_be(found):
             yield found
     yield from filter(_may_be, singles.values())
+    yield from _titled_names(texts, read, runs, telling, total, min_count)
+
+
+def _titled_names(
+    texts: Sequence[str],
+    read: Sequence[list[Word]],
+    runs: Sequence[Sequence[Name]],
+    telling: set[Key],
+    total: int,
+    min_count: int,
+) -> Iterator[Candidate]:
+    """Names that are anybody's and somebody's with a title: "Mrs. Long", where "Long" alone says nothing."""
+    forms: dict[Key, Counter[str]] = defaultdict(Counter)
+    for text, words, names in zip(texts, read, runs, strict=True):
+        for run in names:
+            if run.title and run.last - run.first == 1 and key_of(words, run) not in telling:
+                titled = replace(run, first=run.first - 1)
+                if words[titled.first].fold == run.title:
+                    forms[key_of(words, titled)][_as_written(text, words, titled)] += 1
+    for key, seen in forms.items():
+        if (count := seen.total()) >= min_count:
+            written = max(seen, key=lambda form: (seen[form], form))
+            sort = Sort("person", title_gender(key[0]), form="full")
+            yield _candidate(written, count, total, sort)
 
 
 def _may_be(found: Candidate) -> bool:

@@ -61,7 +61,7 @@ def cues(words: list[Word], name: Name, run: Name) -> Iterator[str]:
 
 def _title_cues(title: str, alone: bool) -> Iterator[str]:
     yield "title"
-    if gender := _title_gender(title):
+    if gender := title_gender(title):
         yield "masculine title" if gender == "m" else "feminine title"
     if alone:
         yield ("given-name title" if title in lexicon.GIVEN_NAME_TITLES else "family-name title")
@@ -88,7 +88,7 @@ def judge(folded: Sequence[str], seen: Counter[str]) -> Sort:
     form = "common" if common else "proper"
     plural = common and is_plural(head)
     if folded[0] in lexicon.TITLES and (len(folded) == 1 or "of" in folded):
-        return Sort("title", _title_gender(folded[0]) or gender, plural, "common")
+        return Sort("title", title_gender(folded[0]) or gender, plural, "common")
     if head in lexicon.PLACE_NOUNS and not seen["family-name title"]:
         return Sort("place", "", plural, form)
     if head in CREATURES_AND_PLURALS and not seen["family-name title"] and (common or not given_name):
@@ -130,7 +130,7 @@ def _is_given_name(word: str) -> bool:
     return word.capitalize() in MASCULINE_NAMES or word.capitalize() in FEMININE_NAMES
 
 
-def _title_gender(title: str) -> str:
+def title_gender(title: str) -> str:
     return "m" if title in lexicon.MASCULINE_TITLES else "f" if title in lexicon.FEMININE_TITLES else ""
 
 

@@ -1,8 +1,8 @@
 """Which runs of capitals are names, and which parts of them stand as entries of their own.
 
-A word is a name when, within sentences, it is mostly capitalised ("Hatter"), or when the pair it stands in is
-("White Rabbit", though "white" is not). Of nested names ("Holmes", "Sherlock Holmes") only what is needed becomes
-an entry.
+A word is a name when, within sentences, it is mostly capitalised ("Hatter"), when the pair it stands in is ("White
+Rabbit", though "white" is not), or after a title ("Mrs. Long"). Of nested names ("Holmes", "Sherlock Holmes") only what
+is needed becomes an entry.
 """
 
 from collections import Counter
@@ -78,8 +78,12 @@ def _flag_names(documents: Sequence[Words], min_count: int) -> Iterator[list[boo
     for words in documents:
         flags = [word.capital and not word.shouted and word.fold in names for word in words]
         for at, (first, second) in enumerate(pairwise(words)):
-            if (first.fold, second.fold) in paired and first.capital and second.capital and second.joined:
+            if not (first.capital and second.capital and second.joined):
+                continue
+            if (first.fold, second.fold) in paired:
                 flags[at] = flags[at + 1] = True
+            elif first.fold in TITLES and not second.shouted and second.fold not in unnamed:
+                flags[at + 1] = True
         yield flags
 
 

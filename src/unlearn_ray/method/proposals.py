@@ -43,7 +43,8 @@ translated the same wherever they occur.
 - kind is one of: {", ".join(KINDS)}. An expression is a spell, a saying or a coined word.
 
 Answer with JSON alone, of this form, with an empty list where the passage has no anchor terms:
-{{"anchors": [{{"anchor": "Hogwarts", "generic": "Mystic Academy", "kind": "organisation"}}]}}"""
+{{"anchors": [{{"anchor": "Tessaly Morn", "generic": "Clara Webb", "kind": "person"}}, \
+{{"anchor": "Quennor", "generic": "Fairhaven", "kind": "place"}}]}}"""
 
 _AGAIN = "This cannot be read ({problem}). Answer the same question again, with JSON of the given form alone."
 

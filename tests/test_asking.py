@@ -1,0 +1,128 @@
+"""Asking a language model for the dictionary: a job that is killed, and a real model behind a real server."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from chat_server import Reply, chat_server
+from conftest import STORY
+from pydantic import SecretStr
+
+from unlearn_ray.endpoint import Connection, check_endpoint
+from unlearn_ray.method.passages import draw_passages
+from unlearn_ray.models import load_model, load_tokenizer
+from unlearn_ray.stages.proposals import AskShard
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+DEMO = Path(__file__).parents[1] / "data" / "demo"
+PASSAGES, ANSWERED, AT_ONCE = 60, 40, 4
+
+
+def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, kill_ours):
+    config = write_run(tmp_path)
+    (tmp_path / "story.txt").write_text("".join(f"This is tale {number}. {STORY}" for number in range(2 * PASSAGES)))
+    ray_folder = tempfile.mkdtemp(prefix="ur-", dir="/tmp")  # the names of Ray's sockets have to be short
+    asked = {"source": "openai", "model": "m", "passages": PASSAGES, "passage_characters": 600}
+    answered: list[str] = []
+
+    def reply(body, number):
+        if number >= ANSWERED:
+            return Reply(hang=600)
+        answered.append(body["messages"][1]["content"])
+        entry = {"anchor": "Zorblax", "generic": "Bob", "kind": "person"}
+        return Reply(json.dumps({"anchors": [entry]}))
+
+    def start(server) -> subprocess.Popen[str]:
+        endpoint = {"base_url": server.base_url, "requests_at_once": AT_ONCE, "timeout_s": 900}
+        overrides = [f"anchors={json.dumps(asked)}", f"resources.endpoint={json.dumps(endpoint)}"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "unlearn_ray", "anchors", "build", str(config), *overrides],
+            env=os.environ | {"RAY_TMPDIR": ray_folder},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    try:
+        with chat_server(reply) as server:
+            driver = start(server)
+            while len(server.requests) < ANSWERED + AT_ONCE:  # those that hang are all that is under way
+                assert driver.poll() is None, driver.communicate()[0]
+                time.sleep(0.05)
+            kill_ours(driver.pid, ray_folder)
+            driver.communicate()
+        with chat_server(lambda body, number: Reply()) as server:
+            driver = start(server)
+            output, _ = driver.communicate(timeout=300)
+            kill_ours(driver.pid, ray_folder)
+    finally:
+        shutil.rmtree(ray_folder, ignore_errors=True)
+    assert driver.returncode == 0, output
+    assert len(set(answered)) == ANSWERED and not set(answered) & set(server.passages)
+    assert len(server.requests) == PASSAGES - ANSWERED and max(Counter(server.passages).values()) == 1
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory):
+    """SmolLM2 behind `transformers serve`: base_url and the name of the model."""
+    folder = tmp_path_factory.mktemp("model")
+    [weights] = DEMO.glob("*.gguf")
+    load_model(str(weights)).save_pretrained(folder)
+    load_tokenizer(str(weights)).save_pretrained(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "transformers", "serve", folder]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "bfloat16"]
+    with open(folder / "serve.log", "w+") as log:
+        server = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 120
+            while not _listens(port):
+                assert server.poll() is None and time.monotonic() < deadline, Path(log.name).read_text()
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1", str(folder)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _listens(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
+    base_url, model = real_server
+    connection = Connection(base_url, at_once=1, per_minute=0, attempts=4, timeout_s=300)
+    check_endpoint(connection, "none")
+    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=0)
+    shard = pa.table({"shard": [json.dumps([asdict(passage) for passage in passages])]})
+    actor = AskShard(connection, SecretStr("none"), model, 60, str(tmp_path))
+    rows = actor(shard).to_pylist()
+    assert len(rows) == 2
+    for row in rows:
+        assert row["outcome"] in ("read", "read when asked again", "partly read", "unreadable")
+        assert row["questions"] == (1 if row["outcome"] == "read" else 2)
+        assert row["answer"] and row["prompt_tokens"] > 100 and row["completion_tokens"] > 0
+    again = AskShard(connection, SecretStr("none"), model, 60, str(tmp_path))(shard).to_pylist()
+    assert [row["questions"] for row in again] == [0, 0]
+    assert [row["proposals"] for row in again] == [row["proposals"] for row in rows]
