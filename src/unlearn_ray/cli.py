@@ -138,7 +138,7 @@ def anchors() -> None:
 @anchors.command()
 @takes_run
 @click.option("--dry-run", is_flag=True, help="Only show what asking the language model will cost at most.")
-@click.option("--price", type=(float, float), help="Dollars for a million tokens, in and out, for --dry-run.")
+@click.option("--price", type=(float, float), metavar="IN OUT", help="Dollars for a million tokens, for --dry-run.")
 def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[float, float] | None) -> None:
     """Make the dictionary of every forget set and stop there."""
     settings = _load(config, overrides)

@@ -20,6 +20,10 @@ Message = dict[str, str]  # role, content
 _Form = Callable[["Question"], dict[str, Any]]
 
 
+class Unanswered(StepFailed):
+    """A question that was sent as often as it may be and has no answer."""
+
+
 def _as_schema(schema: dict) -> dict:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
@@ -106,8 +110,8 @@ class Chat:
         self._choosing = threading.Lock()
 
     def ask(self, question: Question) -> Answer:
-        """Raises InputError where no question can be answered (no such model, a wrong key), and StepFailed where this
-        one was not, as often as it was sent."""
+        """Raises InputError where no question can be answered (no such model, a wrong key), and Unanswered where this
+        one was not."""
         if known := self.answers.read(question.key):
             return Answer(**known, kept=True)
         try:
@@ -115,7 +119,7 @@ class Chat:
         except openai.OpenAIError as error:
             raise _own_error(error, str(self.client.base_url), question.model) from error
         if not getattr(response, "choices", None):
-            raise StepFailed(f"{self.client.base_url}: this is no chat endpoint: {str(response)[:200]!r}")
+            raise Unanswered(f"{self.client.base_url}: this is no chat endpoint: {str(response)[:200]!r}")
         answer = _answer(response)
         self.answers.write(question.key, {key: value for key, value in asdict(answer).items() if key != "kept"})
         return answer
@@ -200,14 +204,14 @@ def _answer(response: Any) -> Answer:
 def _own_error(error: Exception, base_url: str, model: str) -> Exception:
     match error:
         case APITimeoutError():
-            return StepFailed(f"{base_url}: no answer in time")
+            return Unanswered(f"{base_url}: no answer in time")
         case APIConnectionError():
-            return StepFailed(f"{base_url}: cannot reach this endpoint: {error.__cause__ or error}")
+            return Unanswered(f"{base_url}: cannot reach this endpoint: {error.__cause__ or error}")
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return InputError(f"{base_url}: the endpoint refuses the key (HTTP {error.status_code})")
         case openai.NotFoundError():
             return InputError(f"{base_url}: no such model or path, asked for {model} (HTTP 404)")
         case APIStatusError():
-            return StepFailed(f"{base_url}: HTTP {error.status_code}: {' '.join(error.message.split())[:300]}")
+            return Unanswered(f"{base_url}: HTTP {error.status_code}: {' '.join(error.message.split())[:300]}")
         case _:
-            return StepFailed(f"{base_url}: {error}")
+            return Unanswered(f"{base_url}: {error}")

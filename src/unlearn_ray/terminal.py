@@ -46,14 +46,15 @@ def table(outcomes: Sequence["Outcome"]) -> str:
 
 def estimates(of_sets: Mapping[str, "Estimate"], price: tuple[float, float] | None) -> str:
     """What asking costs at most, a line a forget set and their sum; price: dollars for a million tokens in and out."""
-    rows = [["forget set", "passages", "requests", "tokens in", "tokens out", "dollars"]]
+    rows = [["forget set", "passages", "requests", "tokens in", "tokens out"]]
     for name, one in of_sets.items():
         rows.append([name, *map(str, (one.passages, one.questions, one.prompt_tokens, one.completion_tokens))])
     if len(of_sets) > 1:
         rows.append(["all", *(str(sum(int(row[at]) for row in rows[1:])) for at in range(1, 5))])
-    for row in rows[1:]:
-        cost = (int(row[3]) * price[0] + int(row[4]) * price[1]) / 1e6 if price else None
-        row.append("--price IN OUT" if cost is None else f"{cost:.2f}")
+    if price:
+        rows[0].append("dollars")
+        for row in rows[1:]:
+            row.append(f"{(int(row[3]) * price[0] + int(row[4]) * price[1]) / 1e6:.2f}")
     return "\n".join(
         [
             *_in_columns(rows),

@@ -101,6 +101,19 @@ def test_more_passages_cost_what_they_add_and_another_root_all(config):
         assert len(server.requests) == 10
 
 
+def test_a_dry_run_tells_what_is_left_to_ask_and_asks_nothing(config, run_yaml, request):
+    with chat_server(good) as server:
+        build(config(server, passages=4))
+        asked = json.dumps({"source": "openai", "model": request.node.name, "passages": 10, "passage_characters": 600})
+        told = CliRunner().invoke(
+            main, ["anchors", "build", str(run_yaml), f"anchors={asked}", "--dry-run", "--price", "100", "1000"]
+        )
+        assert len(server.requests) == 4
+    row = told.output.splitlines()[1].split()
+    assert row[:3] == ["story", "10", "6"] and row[4] == str(6 * 1500)
+    assert float(row[5]) == pytest.approx((int(row[3]) * 100 + 9000 * 1000) / 1e6, abs=0.01)
+
+
 def test_a_run_that_died_asks_for_the_rest(config):
     """The 7th question and all after it fail: what was answered before is not asked again."""
     down = threading.Event()
@@ -180,6 +193,14 @@ def test_a_dead_endpoint_is_given_up_after_some_questions(tmp_path):
     with chat_server(lambda body, number: Reply(status=503)) as server, failed:
         ask(server, tmp_path, [f"passage {number}" for number in range(30)], attempts=1)
     assert len(set(server.passages)) < 15
+
+
+def test_an_answer_that_cannot_be_kept_stops_the_asking_at_once(tmp_path):
+    (tmp_path / "file").write_text("where the folder of answers should be")
+    failed = pytest.raises(StepFailed, match="cannot write")
+    with chat_server(good) as server, failed:
+        ask(server, tmp_path / "file", [f"passage {number}" for number in range(30)], at_once=1)
+    assert len(server.requests) <= 2
 
 
 def test_a_step_with_an_unanswered_passage_fails_and_the_next_run_asks_for_it_alone(config):

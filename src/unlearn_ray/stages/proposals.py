@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from unlearn_ray.config import Anchors, Endpoint, Resources
 from unlearn_ray.documents import read_documents
-from unlearn_ray.endpoint import Answer, Chat, Connection, Question, check_endpoint, estimate_tokens
+from unlearn_ray.endpoint import Answer, Chat, Connection, Question, Unanswered, check_endpoint, estimate_tokens
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.steps import StepRun
@@ -104,7 +104,7 @@ class AskShard:
         try:
             outcome, text, found = self._taken(passage.text, given)
             self.failures = 0
-        except StepFailed as error:
+        except Unanswered as error:
             self.failures += 1
             if self.failures >= GIVE_UP_AFTER:
                 raise StepFailed(f"{self.failures} questions in a row had no answer: {error}") from error
