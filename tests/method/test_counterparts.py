@@ -95,3 +95,22 @@ def test_the_seed_decides():
     pairs = [(f"Zorb{i}", GIVEN_F) for i in range(20)]
     assert assigned(*pairs, seed=1) == assigned(*pairs, seed=1)
     assert assigned(*pairs, seed=1) != assigned(*pairs, seed=2)
+
+
+def test_a_part_that_is_no_entry_of_its_own_is_the_same_in_every_name():
+    brothers = [Candidate(name, 3, 5.0, 50.0, Sort("person", "m", form="full")) for name in ("Tom Vane", "Jim Vane")]
+    given = assign(brothers, words=set(), seed=0)
+    assert given["Tom Vane"].split()[1] == given["Jim Vane"].split()[1]
+    assert given["Tom Vane"] != given["Jim Vane"]
+
+
+def test_there_are_counterparts_for_a_library():
+    names = [Candidate(f"N{number}x", 3, 5.0, 50.0, Sort("place")) for number in range(3000)]
+    assert len(set(assign(names, words=set(), seed=0).values())) == 3000
+
+
+def test_what_is_proposed_is_taken_where_it_is_fit():
+    rabbit = Candidate("Rabbit", 9, 5.0, 50.0, Sort("creature", form="common"))
+    take = lambda *wishes: assign([rabbit], words={"hare"}, seed=0, proposed={"Rabbit": wishes})["Rabbit"]
+    assert take("the_fox", "hares", "Hare", "rabbits", "badger") == "Badger"
+    assert take("Mystic Badger") == "Mystic Badger"

@@ -10,7 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 
 from wordfreq import zipf_frequency
@@ -158,18 +158,19 @@ class _Choice:
         self.proposed, self.words_for = proposed, _words_for(proposed)
         self.first_token = cache(first_token) if first_token else None
         self.first_tokens = set[int]()
-        self.names: dict[str, str] = {}  # folded part of a longer name -> what it became
+        self.names: dict[str, str] = {}  # folded part of persons' names -> what it became
 
     def of_word(self, word: str, sort: Sort) -> str:
         return self.proposed_for(word, sort) or self._from_list(pool_of(sort), sort.plural, lower=word.islower())
 
     def of_part(self, sort: Sort, words: Sequence[str], at: int) -> str:
-        """For one word of a longer name; for a person's, what others proposed for this word."""
+        """For one word of a longer name; for a person's always the same, and what others proposed where that is fit."""
+        from_list = partial(self._from_list, *_part(sort, words, at), lower=words[at].islower())
+        if not is_personal(sort):
+            return from_list()
         word = words[at].casefold()
-        if is_personal(sort) and word in self.names:
-            return self.names[word]
-        name = self._first_fit(self.words_for.get(word, ()), words[at], sort) if is_personal(sort) else None
-        self.names[word] = name or self._from_list(*_part(sort, words, at), lower=words[at].islower())
+        if word not in self.names:
+            self.names[word] = self._first_fit(self.words_for.get(word, ()), words[at], sort) or from_list()
         return self.names[word]
 
     def proposed_for(self, anchor: str, sort: Sort) -> str | None:
