@@ -86,7 +86,7 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
         "labels",
-        1,
+        2,
         one.name,
         config.label.model_dump(exclude={"block_tokens"}) | {"first_alpha": config.unlearn_alpha},
         partial(label, settings=settings, **common),

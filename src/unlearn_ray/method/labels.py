@@ -58,9 +58,14 @@ class GenericLabels:
     topk_logprobs_TS: np.ndarray  # float32
 
 
-def generic_logits(v_baseline_TV: torch.Tensor, v_reinforced_TV: torch.Tensor, alpha: float) -> torch.Tensor:
+def gains_(v_reinforced_TV: torch.Tensor, v_baseline_TV: torch.Tensor) -> torch.Tensor:
+    """ReLU(v_reinforced - v_baseline), in the place of v_reinforced: a [T, V] tensor more would cost as much again."""
+    return v_reinforced_TV.sub_(v_baseline_TV).relu_()
+
+
+def generic_logits(v_baseline_TV: torch.Tensor, gains_TV: torch.Tensor, alpha: float) -> torch.Tensor:
     """v_generic = v_baseline - alpha * ReLU(v_reinforced - v_baseline)   (Eldan & Russinovich 2023, equation 1)."""
-    return v_baseline_TV - alpha * torch.relu(v_reinforced_TV - v_baseline_TV)
+    return torch.sub(v_baseline_TV, gains_TV, alpha=alpha)
 
 
 def substitute(
@@ -146,11 +151,12 @@ def label_positions(
             forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
         reinforced_TH = hidden_reinforced_TH[rows]
         if anchor_head is None:
-            v_generic = partial(generic_logits, v_changed_TV, reinforced_head(reinforced_TH))
+            v_generic = partial(generic_logits, v_changed_TV, gains_(reinforced_head(reinforced_TH), v_changed_TV))
         else:
             inside = inside_T[rows]
-            gains = (inside, reinforced_head(reinforced_TH[inside]), ids_J, anchor_head(reinforced_TH))
-            v_generic = partial(_generic_at_anchors, v_changed_TV, *gains)
+            gains_IV = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
+            gains_TJ = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
+            v_generic = partial(_generic_at_anchors, v_changed_TV, inside, gains_IV, ids_J, gains_TJ)
         parts.append(_label_chunk(v_baseline_TV, v_generic, alphas, top_k))
     if not parts:
         empty = np.zeros((0, top_k), np.int32)
@@ -166,15 +172,15 @@ def label_positions(
 def _generic_at_anchors(
     v_TV: torch.Tensor,
     inside_T: torch.Tensor,
-    v_reinforced_IV: torch.Tensor,
+    gains_IV: torch.Tensor,
     ids_J: torch.Tensor,
-    v_reinforced_TJ: torch.Tensor,
+    gains_TJ: torch.Tensor,
     alpha: float,
 ) -> torch.Tensor:
     """generic_logits of the tokens ids_J everywhere, and of all tokens at the I positions inside an anchor."""
     out_TV = v_TV.clone()
-    out_TV[:, ids_J] = generic_logits(v_TV[:, ids_J], v_reinforced_TJ, alpha)
-    out_TV[inside_T] = generic_logits(v_TV[inside_T], v_reinforced_IV, alpha)
+    out_TV[:, ids_J] = generic_logits(v_TV[:, ids_J], gains_TJ, alpha)
+    out_TV[inside_T] = generic_logits(v_TV[inside_T], gains_IV, alpha)
     return out_TV
 
 
@@ -188,12 +194,12 @@ def _label_chunk(
     alphas: Sequence[float],
     top_k: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    soft_ids_TS = soft_logprobs_TS = torch.empty(0)
+    soft_ids_TS = soft_logprobs_TS = torch.empty((len(v_baseline_TV), 0))
     labels_KT = []
     for alpha in alphas:
         v_generic_TV = v_generic(alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
-        if alpha == alphas[0]:
+        if alpha == alphas[0] and top_k:
             soft_ids_TS, soft_logprobs_TS = soft_labels(v_generic_TV, top_k)
     chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
     baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
