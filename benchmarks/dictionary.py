@@ -21,7 +21,7 @@ from wordfreq import zipf_frequency
 
 from unlearn_ray.endpoint import Connection
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
-from unlearn_ray.method.lexicon import LINKERS, SAINT, TITLES
+from unlearn_ray.method.lexicon import LINKERS, PLACE_NOUNS, SAINT, TITLES
 from unlearn_ray.method.mentions import read_words
 from unlearn_ray.method.offline import propose
 from unlearn_ray.method.passages import draw_passages
@@ -37,6 +37,7 @@ SMALL = (
 )
 MAX_ANCHORS = 1000
 PASSAGE_CHARACTERS, ANSWER_TOKENS = 1200, 500
+NAMES = "characters"
 KNOWN_WORD = 3.0  # on the Zipf scale: once in a million words
 COVERED = 0.9  # of a name's mentions
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -57,15 +58,20 @@ class Case:
 @dataclass(frozen=True)
 class Score:
     entries: int
-    found: list[str]
-    missed: list[str]
+    found: dict[str, list[str]]  # characters, places, coinages
+    missed: dict[str, list[str]]
     ordinary: list[str]
     unlisted: list[str]
     seconds: float
 
+    def recall(self, *lists: str) -> float:
+        found, missed = (sum(len(of[name]) for name in lists) for of in (self.found, self.missed))
+        return found / max(found + missed, 1)
+
     @property
-    def recall(self) -> float:
-        return len(self.found) / (len(self.found) + len(self.missed))
+    def precision(self) -> float:
+        """Share of the entries that some list has: a lower bound, since places and coinages are listed in part."""
+        return 1 - len(self.unlisted) / max(self.entries, 1)
 
     @property
     def ordinary_share(self) -> float:
@@ -86,7 +92,7 @@ def find_mentions(names: list[str], text: str, dictionary: AnchorDictionary) -> 
         covered[span.start : span.end] = b"\1" * (span.end - span.start)
     mentions, found = Counter[str](), Counter[str]()
     for name in names:
-        telling = words_of(name)
+        telling = [word for word in words_of(name) if word not in PLACE_NOUNS] or words_of(name)
         pattern = r"(?<!\w)" + r"\s+".join(re.escape(part) for part in name.split()) + r"(?!\w)"
         for mention in re.finditer(pattern, text):
             words = [word for word in WORD.finditer(mention.group()) if word.group().casefold().strip("'’") in telling]
@@ -115,17 +121,19 @@ def is_ordinary(entry: str, elsewhere: Case) -> bool:
 def score(
     text: str, anchors: list[Anchor], gold: dict[str, list[str]], elsewhere: Case, min_count: int, seconds: float
 ) -> Score:
-    """The characters' names with at least min_count mentions are asked for; entries that no list has are looked at."""
-    wanted = gold["characters"]
-    mentions, covered = find_mentions(wanted, text, AnchorDictionary(anchors)) if anchors else (Counter(wanted), {})
-    wanted = [name for name in wanted if mentions[name] >= min_count]
-    found = [name for name in wanted if anchors and covered[name] >= COVERED * mentions[name]]
+    """The names with at least min_count mentions are asked for; entries that no list has are looked at."""
+    found, missed = {}, {}
+    for kind, names in gold.items():
+        mentions, covered = find_mentions(names, text, AnchorDictionary(anchors)) if anchors else (Counter(names), {})
+        wanted = [name for name in names if mentions[name] >= min_count]
+        found[kind] = [name for name in wanted if anchors and covered[name] >= COVERED * mentions[name]]
+        missed[kind] = [name for name in wanted if name not in found[kind]]
     listed = {word for names in gold.values() for name in names for word in (name.casefold(), *words_of(name))}
     strange = [anchor.anchor for anchor in anchors if not set(words_of(anchor.anchor)) & listed]
     return Score(
         entries=len(anchors),
         found=found,
-        missed=[name for name in wanted if name not in found],
+        missed=missed,
         ordinary=[entry for entry in strange if is_ordinary(entry, elsewhere)],
         unlisted=strange,
         seconds=seconds,
@@ -143,6 +151,19 @@ def ask_model(text: str, endpoint: str, model: str, passages: int, min_count: in
     print(f"    answers: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     proposals = [Proposal(**entry) for row in rows for entry in json.loads(row["proposals"])]
     return settle(proposals, {"book": text}, min_count=min_count, max_anchors=MAX_ANCHORS, seed=0).anchors
+
+
+def figures_of(source: str, scores: list[Score]) -> dict[str, float | None]:
+    """The last line of the output: the worst and the mean novel."""
+    mean = lambda values: sum(values) / len(scores)
+    return {
+        f"{source}_recall": min(score.recall(NAMES) for score in scores),
+        f"{source}_recall_mean": mean([score.recall(NAMES) for score in scores]),
+        f"{source}_recall_all_lists_mean": mean([score.recall(*score.found) for score in scores]),
+        f"{source}_precision_mean": mean([score.precision for score in scores]),
+        f"{source}_ordinary_share": max(score.ordinary_share for score in scores),
+        f"{source}_ordinary_share_mean": mean([score.ordinary_share for score in scores]),
+    }
 
 
 def main() -> None:
@@ -175,7 +196,10 @@ def main() -> None:
         )
     figures: dict[str, float | None] = {"llm_recall": None, "llm_ordinary_share": None}
     for source, make in makers.items():
-        print(f"{source:38}{'entries':>8}{'names':>7}{'recall':>8}{'ordinary':>10}{'share':>7}{'seconds':>9}")
+        print(
+            f"{source:38}{'entries':>8}{'names':>7}{'recall':>8}{'all lists':>11}{'precision':>11}{'ordinary':>10}"
+            f"{'seconds':>9}"
+        )
         scores = []
         for name, text in novels.items():
             others = [case for other, case in cases.items() if other != name]
@@ -186,20 +210,16 @@ def main() -> None:
             anchors = make(text)
             seconds = time.perf_counter() - start
             scores.append(result := score(text, anchors, gold[name], elsewhere, arguments.min_count, seconds))
+            names = len(result.found[NAMES] + result.missed[NAMES])
             print(
-                f"{name:38}{result.entries:8}{len(result.found) + len(result.missed):7}{result.recall:8.1%}"
-                f"{len(result.ordinary):10}{result.ordinary_share:7.1%}{result.seconds:9.1f}"
+                f"{name:38}{result.entries:8}{names:7}{result.recall(NAMES):8.1%}{result.recall(*gold[name]):11.1%}"
+                f"{result.precision:11.1%}{result.ordinary_share:10.1%}{result.seconds:9.1f}"
             )
             if arguments.names:
-                print(f"    missed: {', '.join(result.missed)}\n    ordinary: {', '.join(result.ordinary)}")
-                print(f"    in no list: {', '.join(result.unlisted)}")
-        figures |= {
-            f"{source}_recall": min(s.recall for s in scores),
-            f"{source}_recall_mean": sum(s.recall for s in scores) / len(scores),
-            f"{source}_ordinary_share": max(s.ordinary_share for s in scores),
-            f"{source}_ordinary_share_mean": sum(len(s.ordinary) for s in scores)
-            / max(sum(s.entries for s in scores), 1),
-        }
+                for kind, missed in result.missed.items():
+                    print(f"    missed {kind}: {', '.join(missed)}")
+                print(f"    ordinary: {', '.join(result.ordinary)}\n    in no list: {', '.join(result.unlisted)}")
+        figures |= figures_of(source, scores)
     print(json.dumps({key: value if value is None else round(value, 4) for key, value in figures.items()}))
 
 

@@ -25,6 +25,7 @@ RARE = 1e-8  # wordfreq's large English list ends here; what it lacks is taken t
 LEAST_LOG_RATIO = 2.0  # nats: seven times as frequent as in general English
 LEAST_OF_GIVEN_NAME = -1.0
 LEAST_OF_TITLE = 1.0
+LEAST_OF_SEVERAL_WORDS = 3.84  # p < 0.05: what English has of their words together is estimated, and on the high side
 RARE_NAME = 4.0
 LEAST_LOG_LIKELIHOOD = 15.13  # p < 0.0001 (Rayson, Berridge & Francis 2004)
 
@@ -80,6 +81,8 @@ def is_telling(candidate: Candidate, gain: float = 0.0) -> bool:
     worth, sort = candidate.log_ratio + gain, candidate.sort
     if sort.kind == "person" and sort.form != "common":
         return worth >= (0 if sort.form == "family" else LEAST_OF_GIVEN_NAME)
+    if " " in candidate.anchor:
+        return worth >= 0 and candidate.log_likelihood >= LEAST_OF_SEVERAL_WORDS
     sure = candidate.log_likelihood >= LEAST_LOG_LIKELIHOOD or (sort.form == "proper" and worth >= RARE_NAME)
     return worth >= (LEAST_OF_TITLE if sort.kind == "title" else LEAST_LOG_RATIO) and sure
 
