@@ -17,7 +17,7 @@ import torch
 
 from unlearn_ray.method.alignment import align
 from unlearn_ray.method.blocks import cut_blocks, tokenise
-from unlearn_ray.method.counterparts import assign
+from unlearn_ray.method.counterparts import assign, folded_words
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.method.keyness import candidates
 from unlearn_ray.method.translation import translate
@@ -31,8 +31,7 @@ ROUNDS = 3  # of which the fastest counts
 def dictionary_of(novels: dict[str, str]) -> AnchorDictionary:
     """The most key names and words of the novels, with counterparts."""
     found = [one for one in candidates(novels, min_count=1) if one.certain or one.count > 1][:ENTRIES]
-    words = {word.casefold() for text in novels.values() for word in re.findall(r"[^\W\d_]+", text)}
-    generic = assign(found, words=words, seed=0)
+    generic = assign(found, words=folded_words(novels), seed=0)
     return AnchorDictionary([Anchor(one.anchor, generic[one.anchor]) for one in found])
 
 

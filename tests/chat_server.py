@@ -36,7 +36,7 @@ class ChatServer:
 
     @property
     def passages(self) -> list[str]:
-        """The last message of the first try at each request's passage."""
+        """The message with the passage, of each request."""
         return [request["messages"][1]["content"] for request in self.requests]
 
 

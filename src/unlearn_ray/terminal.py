@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -46,15 +47,13 @@ def table(outcomes: Sequence["Outcome"]) -> str:
 
 def estimates(of_sets: Mapping[str, "Estimate"], price: tuple[float, float] | None) -> str:
     """What asking costs at most, a line a forget set and their sum; price: dollars for a million tokens in and out."""
-    rows = [["forget set", "passages", "requests", "tokens in", "tokens out"]]
-    for name, one in of_sets.items():
-        rows.append([name, *map(str, (one.passages, one.questions, one.prompt_tokens, one.completion_tokens))])
-    if len(of_sets) > 1:
-        rows.append(["all", *(str(sum(int(row[at]) for row in rows[1:])) for at in range(1, 5))])
-    if price:
-        rows[0].append("dollars")
-        for row in rows[1:]:
-            row.append(f"{(int(row[3]) * price[0] + int(row[4]) * price[1]) / 1e6:.2f}")
+    named = [(name, astuple(one)) for name, one in of_sets.items()]
+    if len(named) > 1:
+        named.append(("all", tuple(map(sum, zip(*(counts for _, counts in named), strict=True)))))
+    rows = [["forget set", "passages", "requests", "tokens in", "tokens out", *(["dollars"] if price else [])]]
+    for name, (passages, requests, tokens_in, tokens_out) in named:
+        cost = [f"{(tokens_in * price[0] + tokens_out * price[1]) / 1e6:.2f}"] if price else []
+        rows.append([name, *map(str, (passages, requests, tokens_in, tokens_out)), *cost])
     return "\n".join(
         [
             *_in_columns(rows),

@@ -29,6 +29,8 @@ Alpha = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
+    """A part of the configuration: frozen, read strictly, unknown keys refused with the nearest known one."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
@@ -45,6 +47,8 @@ class Section(BaseModel):
 
 
 class ForgetSet(Section):
+    """Documents that one model must forget, under one name."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Folder of the set under the root: letters, digits, `.`, `_` and `-`."""
     documents: Globs
@@ -52,6 +56,8 @@ class ForgetSet(Section):
 
 
 class Anchors(Section):
+    """Where the anchor dictionary of a forget set comes from."""
+
     source: Literal["offline", "openai"] = "offline"
     """Who proposes the dictionary: `offline`, found by statistics on the forget set without a language model; `openai`,
     a language model behind any OpenAI-compatible endpoint (resources.endpoint) that reads passages."""
@@ -101,6 +107,8 @@ class Adapter(Section):
 
 
 class Training(Section):
+    """A fine-tuning: what the reinforced and the unlearned model have in common."""
+
     epochs: Count
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak rate; small models need larger ones than the defaults, which are the paper's for 7B."""
@@ -114,11 +122,15 @@ class Training(Section):
 
 
 class Reinforce(Training):
+    """The fine-tuning on the forget set."""
+
     epochs: Count = 3
     learning_rate: Annotated[float, Field(gt=0)] = 3e-6
 
 
 class Label(Section):
+    """How the generic labels are computed."""
+
     alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_several), AfterValidator(_not_empty)] = (5.0,)
     """Strengths in v_baseline - alpha * ReLU(v_reinforced - v_baseline); all of them cost one pass."""
     block_tokens: Annotated[int, Field(ge=8)] = 512
@@ -146,6 +158,8 @@ class Label(Section):
 
 
 class Unlearn(Training):
+    """The fine-tuning of the baseline towards the generic labels."""
+
     epochs: Count = 2
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     checkpoint_every: Count = 20
@@ -166,6 +180,8 @@ class Unlearn(Training):
 
 
 class Evaluate(Section):
+    """What is measured before and after, and on how much."""
+
     completions: Count = 64
     """Prompts of the completion familiarity."""
     completion_tokens: Count = 24
@@ -203,6 +219,8 @@ class Endpoint(Section):
 
 
 class Resources(Section):
+    """Where and how fast a run is computed: no part of what its result is."""
+
     workers: Count = 1
     """Training workers, and labelling actors."""
     cpus_per_worker: Count = 1
@@ -222,6 +240,8 @@ class Resources(Section):
 
 
 class RunConfig(Section):
+    """A whole run."""
+
     root: Text
     """Where results go: a folder, or a URI that pyarrow.fs opens (s3://, gs://)."""
     baseline: Text

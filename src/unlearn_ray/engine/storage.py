@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
@@ -52,6 +52,11 @@ def read_json(path: str) -> Any:
 def write_json(path: str, value: Any) -> None:
     """Atomic; NaN and infinity are refused (ValueError), because no other reader of JSON takes them."""
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_lines(path: str, rows: Iterable[Any]) -> None:
+    """A JSONL file, atomic."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def write_atomic(path: str, data: bytes) -> None:

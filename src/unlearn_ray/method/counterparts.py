@@ -35,6 +35,7 @@ POOLS = {
 }
 
 
+_WORD = re.compile(r"[^\W\d_]+")
 _OF_WORDS = re.compile(r"[^\W\d_]+(?:[ .'’-]{1,2}[^\W\d_]+)*\.?")
 
 # words of a longer name that say what sort of thing it is, and so stay
@@ -69,6 +70,11 @@ def assign(
     return chosen
 
 
+def folded_words(documents: Mapping[str, str]) -> set[str]:
+    """The folded words of the documents (name -> text): what `assign` keeps away from."""
+    return {word.casefold() for text in documents.values() for word in _WORD.findall(text)}
+
+
 def pool_of(sort: Sort) -> str:
     """The list that a counterpart of this sort is drawn from."""
     match sort.kind, sort.form:
@@ -98,7 +104,7 @@ def _composed(anchor: Candidate, chosen: dict[str, str], choice: "_Choice") -> s
         next((end for end in range(len(words), at, -1) if " ".join(words[at:end]).casefold() in chosen), None)
         for at in range(len(words))
     ]
-    if not any(known) and not is_personal(anchor.sort) and (whole := choice.proposed_for(anchor.anchor, anchor.sort)):
+    if not any(known) and not anchor.sort.personal and (whole := choice.proposed_for(anchor.anchor, anchor.sort)):
         return whole
     kept = [word in lexicon.LINKERS or _is_kept(words, at) for at, word in enumerate(words)]
     if all(kept):
@@ -116,11 +122,6 @@ def _composed(anchor: Candidate, chosen: dict[str, str], choice: "_Choice") -> s
     return " ".join(out)
 
 
-def is_personal(sort: Sort) -> bool:
-    """Whether it is somebody's name, each word of which is a name too."""
-    return sort.kind == "person" and sort.form != "common"
-
-
 def _is_kept(words: Sequence[str], at: int) -> bool:
     fold = words[at].casefold().rstrip(".")
     return (at == 0 and fold in KEPT_FIRST) or (at == len(words) - 1 and fold in KEPT_LAST)
@@ -131,7 +132,7 @@ def _part(sort: Sort, words: Sequence[str], at: int) -> tuple[str, bool]:
     last = at == len(words) - 1
     if last and at and words[at - 1] == "of":
         return ("object", True) if is_plural(words[at].casefold()) else ("place", False)
-    if sort.kind == "person" and sort.form != "common":
+    if sort.personal:
         return ("family" if last else f"given {sort.gender}".strip() if sort.gender else "family"), False
     if last:
         return pool_of(sort), sort.plural
@@ -166,7 +167,7 @@ class _Choice:
     def of_part(self, sort: Sort, words: Sequence[str], at: int) -> str:
         """For one word of a longer name; for a person's always the same, and what others proposed where that is fit."""
         from_list = partial(self._from_list, *_part(sort, words, at), lower=words[at].islower())
-        if not is_personal(sort):
+        if not sort.personal:
             return from_list()
         word = words[at].casefold()
         if word not in self.names:
@@ -176,7 +177,7 @@ class _Choice:
     def proposed_for(self, anchor: str, sort: Sort) -> str | None:
         """The best proposed counterpart that is fit."""
         wishes = [*self.proposed.get(anchor, ())]
-        if is_personal(sort):
+        if sort.personal:
             wishes = [wish for wish in wishes if " " not in wish] + [*self.words_for.get(anchor.casefold(), ())]
         return self._first_fit(wishes, anchor, sort)
 
@@ -256,7 +257,7 @@ def _agrees(wish: str, sort: Sort) -> bool:
     first, last = wish.split()[0], wish.split()[-1].casefold()
     if sort.gender and generics.gender_of(first) not in ("", sort.gender):
         return False
-    if is_personal(sort):
+    if sort.personal:
         return all(word.isalpha() and word.casefold() not in lexicon.FUNCTION_WORDS for word in wish.split())
     return is_plural(last) == sort.plural
 
@@ -270,8 +271,8 @@ def _in_case_of(anchor: str, wish: str) -> str:
 
 def _leading(wish: str) -> str:
     """The word that a counterpart is known by: its first one, or the last where that is one that stays ("Lake")."""
-    first, *_, last = [wish.split()[0], *wish.split()]
-    return last if first.casefold() in KEPT_FIRST else first
+    words = wish.split()
+    return words[-1] if words[0].casefold() in KEPT_FIRST else words[0]
 
 
 def _pluralised(word: str) -> str:

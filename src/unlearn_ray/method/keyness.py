@@ -79,7 +79,7 @@ def is_telling(candidate: Candidate, gain: float = 0.0) -> bool:
     a name that English hardly has, one mention is enough.
     """
     worth, sort = candidate.log_ratio + gain, candidate.sort
-    if sort.kind == "person" and sort.form != "common":
+    if sort.personal:
         return worth >= (0 if sort.form == "family" else LEAST_OF_GIVEN_NAME)
     if " " in candidate.anchor:
         return worth >= 0 and candidate.log_likelihood >= LEAST_OF_SEVERAL_WORDS

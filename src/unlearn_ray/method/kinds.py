@@ -29,6 +29,11 @@ class Sort:
     plural: bool = False
     form: str = "proper"
 
+    @property
+    def personal(self) -> bool:
+        """Whether it is somebody's name, each word of which is a name too."""
+        return self.kind == "person" and self.form != "common"
+
 
 def cues(words: list[Word], name: Name, run: Name) -> Iterator[str]:
     """What one mention shows of its name; `run` is the longest run of capitalised words it stands in."""
@@ -131,6 +136,7 @@ def _is_given_name(word: str) -> bool:
 
 
 def title_gender(title: str) -> str:
+    """ "m", "f" or "" for a folded title."""
     return "m" if title in lexicon.MASCULINE_TITLES else "f" if title in lexicon.FEMININE_TITLES else ""
 
 

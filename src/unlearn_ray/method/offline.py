@@ -5,17 +5,14 @@ gains over the baseline on the mentions of each; `propose` settles which of them
 them.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from unlearn_ray.method.counterparts import assign
+from unlearn_ray.method.counterparts import assign, folded_words
 from unlearn_ray.method.dictionary import Anchor
 from unlearn_ray.method.keyness import Candidate, candidates, is_telling
 
 __all__ = ["Candidate", "candidates", "propose"]
-
-WORDS = re.compile(r"[^\W\d_]+")
 
 
 def propose(
@@ -33,8 +30,7 @@ def propose(
     nats a token. Entries are ranked by worth times mentions. Empty when nothing in the documents is idiosyncratic.
     """
     kept = settle(candidates(documents, min_count=min_count), gains or {})[:max_anchors]
-    words = {word.casefold() for text in documents.values() for word in WORDS.findall(text)}
-    generic = assign(kept, words=words, seed=seed)
+    generic = assign(kept, words=folded_words(documents), seed=seed)
     sources = ("keyness",) if gains is None else ("keyness", "gain")
     return [Anchor(c.anchor, generic[c.anchor], c.sort.kind, c.count, sources) for c in kept]
 

@@ -59,7 +59,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Proposal:
-    """One anchor term with its generic translation. passage: where it was seen, any name that tells passages apart."""
+    """One anchor term with its generic translation. passage: where it was seen, any name that tells passages apart;
+    source: who proposed it."""
 
     anchor: str
     generic: str
@@ -87,8 +88,8 @@ def read_answer(text: str) -> list[Proposal]:
     objects = list(_objects(text))
     entries = next((given["anchors"] for given in objects if "anchors" in given), objects)
     if entries is objects or not isinstance(entries, list):
-        raise Unreadable('no JSON object with a list under "anchors"', [p for p in map(_proposal, objects) if p])
-    read = [proposal for proposal in map(_proposal, entries) if proposal]
+        raise Unreadable('no JSON object with a list under "anchors"', [p for p in map(read_entry, objects) if p])
+    read = [proposal for proposal in map(read_entry, entries) if proposal]
     if len(read) < len(entries):
         raise Unreadable(f"{len(entries) - len(read)} entries without the texts anchor and generic", read)
     return read
@@ -106,7 +107,8 @@ def _objects(text: str) -> Iterator[dict]:
         at = text.find("{", end)
 
 
-def _proposal(entry: object) -> Proposal | None:
+def read_entry(entry: object) -> Proposal | None:
+    """One proposal from parsed JSON; None without the texts anchor and generic."""
     if not isinstance(entry, dict):
         return None
     anchor, generic, kind = (entry.get(key) for key in ("anchor", "generic", "kind"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from unlearn_ray.method import lexicon
-from unlearn_ray.method.counterparts import assign, by_votes, is_personal
+from unlearn_ray.method.counterparts import assign, by_votes, folded_words
 from unlearn_ray.method.dictionary import Anchor
 from unlearn_ray.method.generics import gender_of
 from unlearn_ray.method.keyness import Candidate, is_ordinary, weigh
@@ -20,7 +20,6 @@ from unlearn_ray.method.matching import Matcher, plain
 from unlearn_ray.method.proposals import Proposal
 
 MOST_WORDS = 8  # in a term; a longer one is a sentence
-_WORDS = re.compile(r"[^\W\d_]+")
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+(?=\S)", re.IGNORECASE)
 _POSSESSIVE = re.compile(r"(?:'s|(?<=s)')$")
 _EDGES = ' \t"“”‘«»()[]{}<>*_,;:.!?…-–—`'
@@ -75,7 +74,7 @@ def settle(
     kept = [_as_most_say(weighed[term], terms[term]) for term in ranked[:max_anchors]]
     generic = assign(
         kept,
-        words={word.casefold() for text in documents.values() for word in _WORDS.findall(text)},
+        words=folded_words(documents),
         seed=seed,
         proposed={one.anchor: by_votes(terms[one.anchor].generics) for one in kept},
         first_token=first_token,
@@ -154,15 +153,17 @@ def _inner_terms(term: str) -> set[str]:
 
 def _lower(text: str) -> str:
     """The text in small letters, each at its place: a few letters become two."""
+    if len(small := text.lower()) == len(text):
+        return small
     return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
 
 
 def _as_most_say(candidate: Candidate, term: _Term) -> Candidate:
     """The candidate with the kind that most say it is (the documents have a vote too, and the last word in a tie), and
     the gender of most of the proposed names: who reads the passage knows it better than the nearest pronoun."""
-    votes = term.kinds + Counter([candidate.sort.kind])
-    most = max(votes.values())
-    kind = candidate.sort.kind if votes[candidate.sort.kind] == most else max(votes, key=lambda one: (votes[one], one))
+    own = candidate.sort.kind
+    votes = term.kinds + Counter([own])
+    kind = max(votes, key=lambda one: (votes[one], one == own, one))
     gender = {"m": 0, "f": 0}
     for generic, count in term.generics.items():
         if found := gender_of(generic.split()[0]):
@@ -173,7 +174,7 @@ def _as_most_say(candidate: Candidate, term: _Term) -> Candidate:
 
 def _aliases(kept: Sequence[Candidate]) -> list[tuple[str, ...]]:
     """Full names, each with the shorter names that mean it: a part of several full names goes to the most mentioned."""
-    full = [one for one in kept if is_personal(one.sort) and " " in one.anchor]
+    full = [one for one in kept if one.sort.personal and " " in one.anchor]
     groups: dict[str, list[str]] = {one.anchor: [] for one in full}
     for one in kept:
         holders = [longer for longer in full if one.anchor.casefold() in _inner_terms(longer.anchor.casefold())]

@@ -26,7 +26,7 @@ from unlearn_ray.method.settling import settle
 from unlearn_ray.models import leading_ids
 from unlearn_ray.stages.baseline import open_model, open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks, read_shard, shards_of
-from unlearn_ray.stages.proposals import PROPOSALS, read_proposals, write_lines
+from unlearn_ray.stages.proposals import PROPOSALS, read_proposals
 
 GAIN_BLOCKS = (
     48  # blocks scored for gains, spread evenly: enough mentions of whatever is frequent enough to be an anchor
@@ -93,8 +93,9 @@ def settle_dictionary(
         seed=seed,
         first_token=partial(first_token, open_tokenizer(run.inputs["baseline"], trust_remote_code)),
     )
-    write_lines(run.out, "aliases.jsonl", ({"names": names} for names in settled.aliases))
-    write_lines(run.out, "dropped.jsonl", ({"anchor": term, "why": why} for term, why in settled.dropped.items()))
+    storage.write_lines(storage.join(run.out, "aliases.jsonl"), ({"names": names} for names in settled.aliases))
+    dropped = ({"anchor": term, "why": why} for term, why in settled.dropped.items())
+    storage.write_lines(storage.join(run.out, "dropped.jsonl"), dropped)
     if not settled.anchors:
         raise StepFailed(f"none of {len(found)} proposals is an anchor; {run.out}/dropped.jsonl says why")
     figures = write_dictionary(run.out, AnchorDictionary(settled.anchors, "the settled dictionary"))

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
@@ -32,6 +32,7 @@ from unlearn_ray.method.proposals import (
     asked_again,
     question,
     read_answer,
+    read_entry,
 )
 from unlearn_ray.stages.blocks import read_blocks
 
@@ -57,8 +58,8 @@ def propose_by_model(run: StepRun, *, settings: Anchors, seed: int, resources: R
     documents = documents_of(read_blocks(run.inputs["blocks"], ["document", "index", "text"]))
     passages = _passages(documents, settings, seed)
     arguments = {
-        "connection": connection_of(resources),
-        "api_key": read_key(resources.endpoint),
+        "connection": _connection_of(resources),
+        "api_key": _read_key(resources.endpoint),
         "model": settings.model,
         "answer_tokens": settings.answer_tokens,
         "answers": answers,
@@ -70,9 +71,12 @@ def propose_by_model(run: StepRun, *, settings: Anchors, seed: int, resources: R
     ]
     rows = sorted(map_shards("proposals", shards, pool), key=lambda row: row["passage"])
     found = [Proposal(**entry) for row in rows for entry in json.loads(row["proposals"])]
-    write_lines(run.out, PROPOSALS, map(asdict, found))
+    storage.write_lines(storage.join(run.out, PROPOSALS), map(asdict, found))
     troubles = [row for row in rows if row["outcome"] not in (READ, REPAIRED)]
-    write_lines(run.out, TROUBLES, ({key: row[key] for key in ("passage", "outcome", "answer")} for row in troubles))
+    storage.write_lines(
+        storage.join(run.out, TROUBLES),
+        ({key: row[key] for key in ("passage", "outcome", "answer")} for row in troubles),
+    )
     outcomes = Counter(row["outcome"] for row in rows)
     if outcomes[UNANSWERED]:
         last = next(row["answer"] for row in reversed(rows) if row["outcome"] == UNANSWERED)
@@ -180,7 +184,7 @@ def estimate(documents: Sequence[str], *, settings: Anchors, seed: int, answers:
 
 def check_asking(resources: Resources) -> None:
     """Raises InputError where there is no key, or no endpoint that takes it."""
-    check_endpoint(connection_of(resources), read_key(resources.endpoint).get_secret_value())
+    check_endpoint(_connection_of(resources), _read_key(resources.endpoint).get_secret_value())
 
 
 def read_proposals(path: str) -> list[Proposal]:
@@ -190,13 +194,15 @@ def read_proposals(path: str) -> list[Proposal]:
     for number, line in enumerate(storage.read_text(path).split("\n"), start=1):
         if line.strip():
             try:
-                [proposal] = read_answer(f'{{"anchors": [{line}]}}')
-            except (Unreadable, ValueError) as error:
+                given = json.loads(line)
+            except json.JSONDecodeError:
+                given = None
+            proposal = read_entry(given)
+            if given is None or proposal is None:
                 raise InputError(
                     f'{path}, line {number}: expected an object such as {{"anchor": "Hogwarts", "generic": "Mystic '
                     f'Academy", "kind": "organisation", "passage": "chapter 1"}}'
-                ) from error
-            given = json.loads(line)
+                )
             passage, source = (str(given.get(key, "")) for key in ("passage", "source"))
             found.append(replace(proposal, passage=passage or f"line {number}", source=source or "proposals"))
     if not found:
@@ -204,7 +210,7 @@ def read_proposals(path: str) -> list[Proposal]:
     return found
 
 
-def connection_of(resources: Resources) -> Connection:
+def _connection_of(resources: Resources) -> Connection:
     """The part of the endpoint's capacity that one of the sets in work has."""
     endpoint, sets = resources.endpoint, resources.parallel_sets
     return Connection(
@@ -216,7 +222,7 @@ def connection_of(resources: Resources) -> Connection:
     )
 
 
-def read_key(endpoint: Endpoint) -> SecretStr:
+def _read_key(endpoint: Endpoint) -> SecretStr:
     """The endpoint's key. Raises InputError where there is none and one is needed."""
     if endpoint.key_file:
         if not storage.exists(endpoint.key_file):
@@ -230,9 +236,3 @@ def read_key(endpoint: Endpoint) -> SecretStr:
 
 def _passages(documents: Mapping[str, str], settings: Anchors, seed: int) -> list[Passage]:
     return draw_passages(documents, count=settings.passages, characters=settings.passage_characters, seed=seed)
-
-
-def write_lines(folder: str, name: str, rows: Iterable[Mapping]) -> None:
-    """A JSONL file."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    storage.write_atomic(storage.join(folder, name), text.encode())
