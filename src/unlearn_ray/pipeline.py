@@ -170,9 +170,10 @@ def run(
     root = _absolute(config.root)
     make_root(root)
     work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
-    if all(outcome.state == "done" for outcome in step_states(root, steps)):
+    to_do = _to_do(root, steps)
+    if not to_do:
         return work()  # without starting Ray, which takes longer than everything else here
-    check_inputs(config)
+    check_inputs(config, to_do)
     with ensure_ray(config.resources):
         return work()
 
@@ -244,7 +245,7 @@ def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
     )
     root = _absolute(config.root)
     make_root(root)
-    check_inputs(config)
+    check_inputs(config, _to_do(root, [measured]))
     check_model(model, config.trust_remote_code)
     with ensure_ray(config.resources):
         outcomes = run_steps(root, [measured])
@@ -265,6 +266,11 @@ def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], basel
         trust_remote_code=config.trust_remote_code,
     )
     return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, _hashes(documents))
+
+
+def _to_do(root: str, steps: list[Step]) -> set[str]:
+    """The stages of what is not done."""
+    return {outcome.step.stage for outcome in step_states(root, steps) if outcome.state != "done"}
 
 
 def _answers_of(config: RunConfig) -> str:

@@ -12,8 +12,9 @@ from unlearn_ray.stages.evaluate import read_questions
 from unlearn_ray.stages.proposals import check_asking, read_proposals
 
 
-def check_inputs(config: RunConfig) -> None:
-    """Reads the tokenizer, the dictionary, the questions and every document once, and knocks at the endpoint.
+def check_inputs(config: RunConfig, to_do: set[str]) -> None:
+    """Reads the tokenizer, the dictionary, the questions and every document once; knocks at the endpoint if
+    "proposals" is among the stages `to_do`.
 
     The weights are left to the baseline step. Raises InputError for the first that cannot be used.
     """
@@ -22,7 +23,7 @@ def check_inputs(config: RunConfig) -> None:
         read_brought_dictionary(config.anchors.dictionary)
     elif config.anchors.proposals:
         read_proposals(config.anchors.proposals)
-    elif config.anchors.source == "openai":
+    elif "proposals" in to_do:
         check_asking(config.resources)
     for questions in (config.evaluate.probes, config.evaluate.controls):
         if questions:

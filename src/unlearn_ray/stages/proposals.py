@@ -111,7 +111,7 @@ class AskShard:
         except Unanswered as error:
             self.failures += 1
             if self.failures >= GIVE_UP_AFTER:
-                raise StepFailed(f"{self.failures} questions in a row had no answer: {error}") from error
+                raise StepFailed(f"{GIVE_UP_AFTER} questions in a row had no answer: {error}") from error
             outcome, text, found = UNANSWERED, str(error), []
         found = [replace(one, passage=name, source=f"openai:{self.model}") for one in found]
         now = [answer for answer in given if not answer.kept]
