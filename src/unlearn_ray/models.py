@@ -105,35 +105,42 @@ def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return model.base_model.model if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
-def lm_head(model: PreTrainedModel, columns: Sequence[int] | np.ndarray | None = None) -> Head:
+def lm_head(model: PreTrainedModel | PeftModel, columns: Sequence[int] | np.ndarray | None = None) -> Head:
     """A function from hidden states [..., H] to float32 logits [..., V] (of the tokens `columns` alone, if given), with
     the scaling and soft capping of the model's family.
 
-    The product itself is taken in float32 on a CPU: a bfloat16 logit near 20 has a resolution of 1/8, too coarse for
-    differences of two models. On CUDA bfloat16 inputs keep their float32 accumulator.
+    Logits are exact to float32's order of magnitude whatever the weights' type: a bfloat16 logit near 20 has a
+    resolution of 1/8, too coarse for differences of two models.
     """
-    config = model.config.get_text_config()
+    config = _causal(model).config.get_text_config()
     output = output_embedding(model)
     kept = slice(None) if columns is None else torch.as_tensor(columns, dtype=torch.long, device=output.weight.device)
-    weight_VH, bias_V = output.weight[kept], None if output.bias is None else output.bias[kept]
+    weight_HV, bias_V = output.weight[kept].detach().t(), None if output.bias is None else output.bias[kept]
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
-    if not weight_VH.is_cuda:
-        weight_VH = weight_VH.detach().float()
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        if weight_VH.is_cuda and weight_VH.dtype != torch.float32:
-            out = torch.mm(flat, weight_VH.t(), out_dtype=torch.float32)
-        else:
-            out = flat.float() @ weight_VH.t()
+        out = _product(hidden.reshape(-1, hidden.shape[-1]).to(weight_HV.dtype), weight_HV)
         if bias_V is not None:
             out += bias_V.float()
-        out = out * scale if scale != 1.0 else out
+        out = out.mul_(scale) if scale != 1.0 else out
         out = cap * torch.tanh(out / cap) if cap else out
         return out.view(*hidden.shape[:-1], out.shape[-1])
 
     return logits
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The matrix product in float32."""
+    if left.dtype == torch.float32:
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    # A CPU accumulates in float32 but hands out 16 bits. Asked for the difference to what it gave, it hands out the
+    # next 16: cheaper than a float32 product, which needs a float32 copy of the weights as well.
+    coarse = left @ right
+    rest = torch.addmm(coarse, left, right, beta=-1)
+    return coarse.float().add_(rest)
 
 
 @torch.no_grad()

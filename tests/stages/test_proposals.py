@@ -51,7 +51,7 @@ def config(run_yaml, local_ray, monkeypatch, request):
 
     def load(server, **anchors):
         asked = {"source": "openai", "model": request.node.name, "passages": 10, "passage_characters": 600} | anchors
-        endpoint = {"base_url": server.base_url, "attempts": 2, "timeout_s": 2, "requests_at_once": 3}
+        endpoint = {"base_url": server.base_url, "attempts": 2, "timeout_s": 10, "requests_at_once": 3}
         return load_config(
             str(run_yaml), [f"anchors={json.dumps(asked)}", f"resources.endpoint={json.dumps(endpoint)}"]
         )
@@ -154,7 +154,7 @@ OUTCOMES = {
 
 def ask(server, folder: Path, passages: list[str], **connection) -> list[dict]:
     """The rows of an actor, which here is in this process."""
-    settings = {"at_once": 2, "per_minute": 0, "attempts": 2, "timeout_s": 2} | connection
+    settings = {"at_once": 2, "per_minute": 0, "attempts": 2, "timeout_s": 10} | connection
     actor = AskShard(Connection(server.base_url, **settings), SecretStr("k"), "m", 100, str(folder))
     shard = [asdict(Passage("story", at, at + 1, passage)) for at, passage in enumerate(passages)]
     return actor(pa.table({"shard": [json.dumps(shard)]})).to_pylist()
