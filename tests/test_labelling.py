@@ -6,15 +6,17 @@ import numpy as np
 import peft
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, label_text
+from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, batches, label_text
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.method import labels as labels_module
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.consistency import PRECEDING
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
-from unlearn_ray.models import leading_ids, load_model, load_tokenizer
+from unlearn_ray.models import add_adapter, leading_ids, load_model, load_tokenizer
 
 DICTIONARY = AnchorDictionary(
     [
@@ -243,10 +245,51 @@ def test_an_adapter_on_the_baseline_labels_like_the_merged_model(pair, tiny_mode
                 parameter.normal_(std=0.1)
     adapted.peft_config["default"].base_model_name_or_path = tiny_model_folder
     adapted.save_pretrained(tmp_path)
-    loaded = load_model(str(tmp_path))
+    merged = load_model(str(tmp_path))
     settings = LabelSettings((5.0,), "restore", "original", "all", "keep", top_k=0)
     prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY, tokenizer, block_tokens=64))
     lead = leading_ids(tokenizer)
-    merged = Labeller(baseline, loaded, lead, settings, anchor_ids=[])(prepared)
-    assert merged.equals(Labeller(baseline, adapted.merge_and_unload(), lead, settings, anchor_ids=[])(prepared))
-    assert not merged.equals(Labeller(baseline, baseline, lead, settings, anchor_ids=[])(prepared))
+    expected = Labeller(baseline, merged, lead, settings, anchor_ids=[])(prepared)
+    assert not expected.equals(Labeller(baseline, baseline, lead, settings, anchor_ids=[])(prepared))
+    shared = load_model(tiny_model_folder)
+    on_and_off = Labeller(shared, add_adapter(shared, str(tmp_path)), lead, settings, anchor_ids=[])
+    assert on_and_off(prepared)["labels_5"].equals(expected["labels_5"])
+    assert {id(p) for p in shared.parameters()} <= {id(p) for p in on_and_off.reinforced.parameters()}
+
+
+class Small:
+    """A model for which a batch of more than `most` sequences is too large."""
+
+    def __init__(self, label, most: int):
+        self.label, self.most, self.sizes = label, most, []
+
+    def __call__(self, blocks):
+        self.sizes.append(len(blocks))
+        if len(blocks) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.label(blocks)
+
+
+def test_a_batch_that_does_not_fit_is_redone_in_halves_and_nothing_is_lost(pair, monkeypatch):
+    tokenizer, baseline, reinforced = pair
+    settings = LabelSettings((5.0,), "restore", "original", "all", "keep", top_k=0)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(cut_blocks("story", STORY * 3, tokenizer, block_tokens=40))
+    labeller = Labeller(baseline, reinforced, leading_ids(tokenizer), settings, anchor_ids=[], batch_blocks=7)
+    expected = labeller(prepared)
+    small = Small(labeller.label, 2)
+    monkeypatch.setattr(labeller, "label", small)
+    found = labeller(prepared)
+    assert found["block_id"].equals(expected["block_id"]) and found["labels_5"].equals(expected["labels_5"])
+    assert small.sizes[:6] == [7, 3, 1, 2, 4, 2]
+    small.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        labeller(prepared)
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.integers(1, 16))
+def test_batches_hold_every_block_once_and_pad_little(lengths, size):
+    made = batches(lengths, size)
+    assert sorted(at for batch in made for at in batch) == list(range(len(lengths)))
+    assert all(len(batch) == size for batch in made[:-1])
+    padding = sum(max(lengths[at] for at in batch) - lengths[at] for batch in made for at in batch)
+    assert padding <= size * max(lengths)  # the whole of it is no more than the longest batch

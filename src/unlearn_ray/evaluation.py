@@ -105,8 +105,8 @@ def next_token(
     head = lm_head(model)
     for rows in _batches(sequences, batch_size):
         hidden_BTH = decoder(model)(input_ids=_padded(sequences, rows, model.device)).last_hidden_state
-        last_B = torch.tensor([len(sequences[row]) - 1 for row in rows], device=model.device)
-        hidden_BH = hidden_BTH[torch.arange(len(rows), device=model.device), last_B]
+        last_B = torch.tensor([len(sequences[row]) - 1 for row in rows], device=hidden_BTH.device)
+        hidden_BH = hidden_BTH[torch.arange(len(rows), device=hidden_BTH.device), last_B]
         yield rows, head(hidden_BH).float().softmax(-1)
 
 
@@ -155,13 +155,13 @@ def target_logprobs(
 ) -> list[np.ndarray]:
     """For each sequence the log-probabilities, float64 [P], of its tokens from index `start` (>= 1) on, each given all
     before it. Only these positions go through the LM head, a chunk at a time."""
-    head, device = lm_head(model), model.device
+    head = lm_head(model)
     chunk = max(1, CHUNK_LOGITS // model.config.get_text_config().vocab_size)
     out = [np.zeros(0)] * len(sequences)
     for rows in _batches(sequences, batch_size):
-        hidden_BTH = decoder(model)(input_ids=_padded(sequences, rows, device)).last_hidden_state
+        hidden_BTH = decoder(model)(input_ids=_padded(sequences, rows, model.device)).last_hidden_state
         for hidden_TH, row in zip(hidden_BTH, rows, strict=True):
-            targets_P = torch.tensor(sequences[row][starts[row] :], device=device)
+            targets_P = torch.tensor(sequences[row][starts[row] :], device=hidden_BTH.device)
             hidden_PH = hidden_TH[starts[row] - 1 : len(sequences[row]) - 1]
             pieces = [
                 -torch.nn.functional.cross_entropy(head(part_PH).float(), part_P, reduction="none")

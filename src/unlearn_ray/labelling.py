@@ -2,12 +2,15 @@
 what costs (forward passes and LM heads). Both go from Arrow table to Arrow table; free of Ray.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -33,7 +36,10 @@ from unlearn_ray.method.labels import (
     soft_labels,
 )
 from unlearn_ray.method.translation import translate
-from unlearn_ray.models import decoder, lm_head
+from unlearn_ray.models import decoder, lm_head, out_of_memory
+
+CPU_BATCH = 8
+USED_SHARE = 0.8  # of a GPU's free memory
 
 IDS = pa.list_(pa.int32())
 PREPARED_SCHEMA = pa.schema(
@@ -142,40 +148,35 @@ class Labeller:
     def __init__(
         self,
         baseline: PreTrainedModel,
-        reinforced: PreTrainedModel,
+        reinforced: PreTrainedModel | PeftModel,
         leading: Sequence[int],
         settings: LabelSettings,
         *,
         anchor_ids: Sequence[int],
         batch_blocks: int = 8,
     ):
-        """anchor_ids: the tokens that can begin an anchor, ascending."""
+        """reinforced: a second model, or a PeftModel on this very baseline, whose adapter is then on for one pass and
+        off for the other. anchor_ids: the tokens that can begin an anchor, ascending.
+        """
         self.baseline, self.reinforced, self.leading = baseline, reinforced, list(leading)
         self.settings, self.anchor_ids, self.batch_blocks = settings, np.array(anchor_ids, np.int64), batch_blocks
         self.heads = lm_head(baseline), lm_head(reinforced)
         self.anchor_head = lm_head(reinforced, self.anchor_ids) if settings.scope == "anchors" else None
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
-        """Blocks are sorted by translated length, so that a batch is padded little; batches depend on the data
-        alone.
-        """
-        rows = prepared.to_pylist()
-        order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["translated_ids"]), rows[row]["block_id"]))
-        labelled: list[dict] = [{}] * len(rows)
-        for start in range(0, len(order), self.batch_blocks):
-            batch = order[start : start + self.batch_blocks]
-            for row, result in zip(batch, self.label([rows[row] for row in batch]), strict=True):
-                labelled[row] = result
+        """Batches depend on the data alone, as long as each fits into the memory."""
+        labelled = in_batches(self.label, prepared.to_pylist(), "translated_ids", self.batch_blocks)
         return pa.Table.from_pylist(labelled, label_schema(self.settings))
 
     @torch.inference_mode()
     def label(self, blocks: Sequence[dict]) -> list[dict]:
         """The labels of one batch of blocks."""
         reinforced = hidden_states(self.reinforced, self.leading, [block["input_ids"] for block in blocks])
-        translated = hidden_states(self.baseline, self.leading, [block["translated_ids"] for block in blocks])
         by_anchors = self.settings.scope == "anchors"
         read_as_is = [block["input_ids"] for block in blocks if by_anchors or -1 in block["targets"]]
-        original = iter(hidden_states(self.baseline, self.leading, read_as_is))
+        with self._without_adapter():
+            translated = hidden_states(self.baseline, self.leading, [block["translated_ids"] for block in blocks])
+            original = iter(hidden_states(self.baseline, self.leading, read_as_is))
         results = []
         for block, reinforced_TH, baseline_UH in zip(blocks, reinforced, translated, strict=True):
             positions, targets = torch.tensor(block["positions"]).long(), torch.tensor(block["targets"]).long()
@@ -185,7 +186,7 @@ class Labeller:
                 baseline_PH = torch.where((targets < 0)[:, None].to(baseline_PH.device), original_PH, baseline_PH)
             labels = label_positions(
                 baseline_PH,
-                reinforced_TH[positions],
+                reinforced_TH[positions].to(baseline_PH.device),
                 *self.heads,
                 self.settings.alphas,
                 Substitutions(
@@ -199,6 +200,32 @@ class Labeller:
             results.append(label_row(block, np.array(block["positions"]), labels, self.settings))
         return results
 
+    def find_batch(self, block_tokens: int) -> int:
+        """How many blocks of so many tokens a batch takes: on a GPU what fits into its free memory by the measure of
+        one block, as a power of two, so that equal GPUs find the same; on a CPU, where more gain nothing, CPU_BATCH.
+        """
+        if self.baseline.device.type != "cuda":
+            return CPU_BATCH
+        length = block_tokens + block_tokens // 4  # a translation may be longer than its block
+        rows = list(range(length - 1))
+        block = dict.fromkeys(PREPARED_SCHEMA.names, ()) | {
+            "input_ids": [0] * length,
+            "translated_ids": [0] * length,
+            "positions": rows,
+            "targets": rows,
+            "anchor_next": [False] * len(rows),
+        }
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.label([block])
+        needed = torch.cuda.max_memory_allocated() - before
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+        return 2 ** int(math.log2(max(USED_SHARE * free / needed, 1)))
+
+    def _without_adapter(self) -> AbstractContextManager[None]:
+        return self.reinforced.disable_adapter() if isinstance(self.reinforced, PeftModel) else nullcontext()
+
     def _anchor_tokens(self, block: dict) -> AnchorTokens:
         allowed_from = np.zeros(len(self.anchor_ids), np.int64)
         if self.settings.unnamed_anchors == "forbid":
@@ -209,8 +236,38 @@ class Labeller:
         )
 
 
+def in_batches(
+    label: Callable[[list[dict]], list[dict]], blocks: list[dict], column: str, batch_blocks: int
+) -> list[dict]:
+    """What `label` makes of each block, in their order, in batches of similar length of the ids in `column`."""
+    labelled: dict[int, dict] = {}
+    for batch in batches([len(block[column]) for block in blocks], batch_blocks):
+        labelled |= zip(batch, _in_halves(label, [blocks[at] for at in batch]), strict=True)
+    return [labelled[at] for at in range(len(blocks))]
+
+
+def batches(lengths: Sequence[int], batch_blocks: int) -> list[list[int]]:
+    """The indices of sequences in batches of similar length, so that little is padded."""
+    order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
+    return [order[start : start + batch_blocks] for start in range(0, len(order), batch_blocks)]
+
+
+def _in_halves(label: Callable[[list[dict]], list[dict]], batch: list[dict]) -> list[dict]:
+    """label(batch), or where that takes more memory than there is both halves, one after the other."""
+    try:
+        return label(batch)
+    except RuntimeError as error:
+        if len(batch) == 1 or not out_of_memory(error):
+            raise
+    # Outside of the handler, where nothing holds the tensors of what failed any more.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return _in_halves(label, batch[:half]) + _in_halves(label, batch[half:])
+
+
 def hidden_states(
-    model: PreTrainedModel, leading: Sequence[int], sequences: Sequence[Sequence[int]]
+    model: PreTrainedModel | PeftModel, leading: Sequence[int], sequences: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
     """Last hidden states [T, H] of each sequence from one padded batch, without those of the leading ids and of
     padding.
@@ -270,11 +327,15 @@ def label_text(
             "topk_logprobs": pa.list_(pa.list_(pa.float32())),
         }
     )
-    head, rows = lm_head(model), []
-    for start in range(0, blocks.num_rows, batch_blocks):
-        batch = blocks.slice(start, batch_blocks).select(["block_id", "input_ids"]).to_pylist()
+    head = lm_head(model)
+
+    def label(batch: list[dict]) -> list[dict]:
+        rows = []
         for block, hidden_TH in zip(batch, hidden_states(model, leading, [b["input_ids"] for b in batch]), strict=True):
             parts = [soft_labels(head(part_TH), top_k) for part_TH in hidden_TH[:-1].split(CHUNK)]
             ids, logprobs = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
             rows.append(block | {"topk_ids": [[], *ids], "topk_logprobs": [[], *logprobs]})
-    return pa.Table.from_pylist(rows, schema)
+        return rows
+
+    rows = blocks.select(["block_id", "input_ids"]).to_pylist()
+    return pa.Table.from_pylist(in_batches(label, rows, "input_ids", batch_blocks), schema)

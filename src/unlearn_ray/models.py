@@ -27,17 +27,26 @@ def compute_dtype(device: str) -> torch.dtype:
 
 
 def load_model(
-    path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", trust_remote_code: bool = False
+    path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    device_map: str | dict[str, str] | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode.
 
     path: a hub id, a checkpoint folder, a .gguf file (dequantised) or a folder with a PEFT adapter, which is merged
     into the base model that it names. Weights are read as safetensors only, so that a checkpoint cannot run code.
+    device_map: instead of `device`, how accelerate spreads the layers over several ("balanced", or module -> device).
     Raises InputError where the model cannot be read, or an adapter does not fit its base.
     """
     transformers_logging.disable_progress_bar()
     if (Path(path) / "adapter_config.json").is_file():
-        return _load_adapted(path, dtype, device, trust_remote_code)
+        base = load_model(
+            _adapter_base(path), dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
+        )
+        return add_adapter(base, path, float32=True).merge_and_unload().eval()
     source, options = _source(path, trust_remote_code)
     if path.endswith(".gguf"):
         # Without dequantize=True the model counts as quantised: it can be neither trained nor saved.
@@ -45,11 +54,23 @@ def load_model(
     else:
         options["use_safetensors"] = True
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=device_map, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load the model {path!r}: {_first_line(error)}") from error
-    torch.nn.Module.to(model, torch.device(device))  # transformers' own `to` only adds checks of quantised models
+    if device_map is None:
+        torch.nn.Module.to(model, torch.device(device))  # transformers' own `to` only adds checks of quantised models
     return model.eval()
+
+
+def add_adapter(baseline: PreTrainedModel, folder: str, *, float32: bool = False) -> PeftModel:
+    """The baseline with the PEFT adapter in `folder`, in its own type or float32; `disable_adapter` takes it off again.
+
+    Raises InputError for an adapter that does not fit the baseline.
+    """
+    try:
+        return PeftModel.from_pretrained(baseline, folder, autocast_adapter_dtype=float32).eval()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the adapter {folder} does not fit its base model: {_first_line(error)}") from error
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -109,7 +130,7 @@ def lm_head(model: PreTrainedModel | PeftModel, columns: Sequence[int] | np.ndar
     """A function from hidden states [..., H] to float32 logits [..., V] (of the tokens `columns` alone, if given), with
     the scaling and soft capping of the model's family.
 
-    Logits are exact to float32's order of magnitude whatever the weights' type: a bfloat16 logit near 20 has a
+    Logits of bfloat16 models have an error of about 2^-16 of their size: one near 20 that is rounded to bfloat16 has a
     resolution of 1/8, too coarse for differences of two models.
     """
     config = _causal(model).config.get_text_config()
@@ -120,12 +141,12 @@ def lm_head(model: PreTrainedModel | PeftModel, columns: Sequence[int] | np.ndar
     cap = getattr(config, "final_logit_softcapping", None)
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
-        out = _product(hidden.reshape(-1, hidden.shape[-1]).to(weight_HV.dtype), weight_HV)
+        out = _product(hidden.reshape(-1, hidden.shape[-1]).to(weight_HV), weight_HV)
         if bias_V is not None:
             out += bias_V.float()
         out = out.mul_(scale) if scale != 1.0 else out
         out = cap * torch.tanh(out / cap) if cap else out
-        return out.view(*hidden.shape[:-1], out.shape[-1])
+        return out.view(*hidden.shape[:-1], out.shape[-1]).to(hidden.device)
 
     return logits
 
@@ -158,6 +179,11 @@ def check_head(model: PreTrainedModel) -> None:
         )
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is PyTorch's word for too little memory, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def save_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
     """Writes a checkpoint (or, for a PEFT model, its adapter) with its tokenizer, as safetensors."""
     model.save_pretrained(folder, safe_serialization=True)
@@ -182,14 +208,6 @@ def _adapter_base(path: str) -> str:
     if not base:
         raise InputError(f"{file} names no base model (base_model_name_or_path)")
     return base
-
-
-def _load_adapted(path: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> PreTrainedModel:
-    base = load_model(_adapter_base(path), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    try:
-        return PeftModel.from_pretrained(base, path).merge_and_unload().eval()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"the adapter {path} does not fit its base model: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

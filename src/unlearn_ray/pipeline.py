@@ -89,7 +89,7 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         2,
         one.name,
         config.label.model_dump(exclude={"block_tokens"}) | {"first_alpha": config.unlearn_alpha},
-        partial(label, settings=settings, **common),
+        partial(label, settings=settings, block_tokens=config.label.block_tokens, **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced},
     )
     unlearned = Step(

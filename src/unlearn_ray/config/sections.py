@@ -227,8 +227,11 @@ class Resources(Section):
     """Also the threads that a worker computes with where it has no GPU."""
     gpus_per_worker: Literal[0, 1, "auto"] = "auto"
     """`auto`: 1 where the cluster has a GPU when the run starts."""
-    batch_blocks: Count = 8
-    """Blocks in one forward pass of labelling and evaluation."""
+    batch_blocks: Count | None = None
+    """Blocks in one forward pass of labelling and evaluation; null lets labelling find what fits into the free memory
+    of a GPU, and takes 8 elsewhere. A batch that proves too large for the memory is redone in halves."""
+    gpus_per_scorer: Count = 1
+    """GPUs over which a labelling actor spreads its models, layer by layer, where workers have GPUs."""
     micro_batch: Count = 4
     """Blocks in one forward and backward pass of a training worker."""
     parallel_sets: Count = 1
@@ -237,6 +240,10 @@ class Resources(Section):
     """Where language models are asked."""
     address: Text | None = None
     """Ray cluster to join; null starts a local one, or joins the job's cluster inside a Ray job."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        return self.batch_blocks or 8
 
 
 class RunConfig(Section):

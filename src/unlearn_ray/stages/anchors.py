@@ -13,7 +13,7 @@ import torch
 from unlearn_ray.config import Anchors, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.session import gpus_per_worker
+from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.evaluation import target_logprobs
@@ -55,7 +55,7 @@ def propose_dictionary(
         "reinforced": run.inputs["reinforced"],
         "blocks": run.inputs["blocks"],
         "surfaces": surfaces,
-        "batch_blocks": resources.batch_blocks,
+        "batch_blocks": resources.evaluation_batch,
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
@@ -64,7 +64,7 @@ def propose_dictionary(
         arguments,
         workers=resources.workers,
         cpus=resources.cpus_per_worker,
-        gpus=gpus_per_worker(resources),
+        gpus=gpus_per_scorer(resources),
     )
     shards = [json.dumps(shard) for shard in shards_of(run.inputs["blocks"], GAIN_BLOCKS)]
     sums = np.zeros((len(surfaces), 2))

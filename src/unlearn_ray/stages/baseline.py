@@ -13,7 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
 from unlearn_ray.engine.steps import StepRun
-from unlearn_ray.models import check_head, compute_dtype, leading_ids, load_model, load_tokenizer, save_checkpoint
+from unlearn_ray.models import (
+    add_adapter,
+    check_head,
+    compute_dtype,
+    leading_ids,
+    load_model,
+    load_tokenizer,
+    save_checkpoint,
+)
 
 POINTER = "model.json"  # says where the weights lie, when they do not lie in the step's folder
 
@@ -72,11 +80,24 @@ def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenize
 
 
 def open_model(folder: str, trust_remote_code: bool, *, scoring: bool) -> PreTrainedModel:
-    """The model of a step, on the GPU where this process has one; float32 for training, for scoring what is fastest."""
+    """The model of a step, on the GPU where this process has one, or spread over its several; float32 for training, for
+    scoring what is fastest.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(device) if scoring else torch.float32
+    spread = "balanced" if torch.cuda.device_count() > 1 else None
     with readable(model_path(folder)) as path:
-        return load_model(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        return load_model(path, dtype=dtype, device=device, device_map=spread, trust_remote_code=trust_remote_code)
+
+
+def open_reinforced(folder: str, baseline: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel | PeftModel:
+    """The reinforced model beside an open baseline, for scoring: an adapter is put on that baseline, which then serves
+    as both.
+    """
+    if not storage.exists(storage.join(folder, "adapter_config.json")):
+        return open_model(folder, trust_remote_code, scoring=True)
+    with readable(folder) as path:
+        return add_adapter(baseline, path)
 
 
 def write_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from unlearn_ray.config import Evaluate, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
-from unlearn_ray.engine.session import gpus_per_worker
+from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import Measurement, measure
@@ -69,7 +69,7 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
         dictionary=dictionary,
         tokenizer=tokenizer,
     )
-    models, gpus = models_of(run), gpus_per_worker(resources)
+    models, gpus = models_of(run), gpus_per_scorer(resources)
     actor = ray.remote(Measurer).options(
         num_cpus=0 if gpus else resources.cpus_per_worker, num_gpus=gpus, max_restarts=3, max_task_retries=3
     )
@@ -206,7 +206,11 @@ class Measurer:
     def __init__(self, baseline: str, material: Material, resources: Resources, trust_remote_code: bool):
         torch.set_num_threads(resources.cpus_per_worker)
         self.tokenizer = open_tokenizer(baseline, trust_remote_code)
-        self.material, self.batch_blocks, self.trust_remote_code = material, resources.batch_blocks, trust_remote_code
+        self.material, self.batch_blocks, self.trust_remote_code = (
+            material,
+            resources.evaluation_batch,
+            trust_remote_code,
+        )
 
     def measure(self, name: str, folder: str) -> Measurement:
         model = open_model(folder, self.trust_remote_code, scoring=True)

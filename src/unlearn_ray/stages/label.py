@@ -1,10 +1,15 @@
 """Labels: blocks -> generic labels, in two pools of actors on Ray Data. Translating, tokenising and aligning run
 ahead on CPUs; the labelling actors hold both models and write one file a shard. A killed step goes on with the shards
-that lack a file.
+that lack a file. A block that cannot be labelled, or kills the actor that tries, costs its own shard alone, and is
+named when everything else is done.
 """
 
 import json
+import time
+import uuid
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -13,17 +18,21 @@ import torch
 from unlearn_ray.config import Label, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.session import gpus_per_worker
+from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, label_text
+from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.models import leading_ids
 from unlearn_ray.stages.anchors import read_dictionary
-from unlearn_ray.stages.baseline import open_model, open_tokenizer
+from unlearn_ray.stages.baseline import open_model, open_reinforced, open_tokenizer
 from unlearn_ray.stages.blocks import read_parquet, read_shard, shards_of, write_parquet
 
 RETAIN_TOP_K = 64  # soft labels of the retain text where the run has none of its own
+BEGUN = ".begun"  # ending of a file beside a shard's: what was tried, for when the trying kills the actor
+NAMED = 10  # bad blocks that an error names
+SUSPICIOUS = 3  # attempts at a shard from which on its blocks are tried one by one
+SHARD_SCHEMA = PREPARED_SCHEMA.append(pa.field("shard", pa.string())).append(pa.field("problem", pa.string()))
 
 
 def label_settings(settings: Label, alpha: float) -> LabelSettings:
@@ -39,7 +48,9 @@ def label_settings(settings: Label, alpha: float) -> LabelSettings:
     )
 
 
-def label(run: StepRun, *, settings: LabelSettings, resources: Resources, trust_remote_code: bool) -> dict:
+def label(
+    run: StepRun, *, settings: LabelSettings, block_tokens: int, resources: Resources, trust_remote_code: bool
+) -> dict:
     """Inputs: baseline, blocks, anchors, reinforced. Writes part-N.parquet (labelling.label_schema)."""
     shards = shards_of(run.inputs["blocks"])
     prepare = Pool(
@@ -60,6 +71,9 @@ def label(run: StepRun, *, settings: LabelSettings, resources: Resources, trust_
         "anchors": run.inputs["anchors"],
         "settings": settings,
         "out": run.out,
+        "block_tokens": storage.read_json(storage.join(run.inputs["blocks"], "manifest.json"))["params"][
+            "block_tokens"
+        ],
         "batch_blocks": resources.batch_blocks,
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
@@ -77,7 +91,7 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
         "blocks": run.inputs["blocks"],
         "top_k": top_k or RETAIN_TOP_K,
         "out": run.out,
-        "batch_blocks": resources.batch_blocks,
+        "batch_blocks": resources.evaluation_batch,
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
@@ -85,16 +99,22 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
 
 
 class PrepareShard:
-    """One shard -> its prepared blocks, with the shard's name beside each."""
+    """One shard -> its prepared blocks (SHARD_SCHEMA); of a block that cannot be prepared only id and problem."""
 
     def __init__(self, baseline: str, blocks: str, anchors: str, settings: LabelSettings, trust_remote_code: bool):
-        self.prepare = Preparer(read_dictionary(anchors), open_tokenizer(baseline, trust_remote_code), settings)
+        self.preparer = Preparer(read_dictionary(anchors), open_tokenizer(baseline, trust_remote_code), settings)
         self.blocks = blocks
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
-        prepared = self.prepare(read_shard(self.blocks, work))
-        return prepared.append_column("shard", pa.array([work["name"]] * prepared.num_rows))
+        rows = [self._prepare(block) | {"shard": work["name"]} for block in read_shard(self.blocks, work).to_pylist()]
+        return pa.Table.from_pylist(rows, SHARD_SCHEMA)
+
+    def _prepare(self, block: dict) -> dict:
+        try:
+            return self.preparer.prepare(block)
+        except Exception as error:
+            return {"block_id": block["block_id"], "problem": _told(error)}
 
 
 class LabelShard:
@@ -107,29 +127,32 @@ class LabelShard:
         anchors: str,
         settings: LabelSettings,
         out: str,
-        batch_blocks: int,
+        block_tokens: int,
+        batch_blocks: int | None,
         threads: int,
         trust_remote_code: bool,
     ):
         torch.set_num_threads(threads)
         tokenizer = open_tokenizer(baseline, trust_remote_code)
         anchor_ids = set().union(*specific_tokens(tokenizer, read_dictionary(anchors)))
+        model = open_model(baseline, trust_remote_code, scoring=True)
         self.label = Labeller(
-            open_model(baseline, trust_remote_code, scoring=True),
-            open_model(reinforced, trust_remote_code, scoring=True),
+            model,
+            open_reinforced(reinforced, model, trust_remote_code),
             leading_ids(tokenizer),
             settings,
             anchor_ids=sorted(anchor_ids),
-            batch_blocks=batch_blocks,
         )
-        self.out = out
+        self.label.batch_blocks = batch_blocks or self.label.find_batch(block_tokens)
+        self.writer = ShardWriter(out)
 
-    def __call__(self, prepared: pa.Table) -> pa.Table:
-        [name] = prepared["shard"].unique().to_pylist()
-        counts = Counter({"labelled": len(prepared["positions"].combine_chunks().flatten())})
-        for ignored in prepared["ignored"].to_pylist():
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        good = shard.filter(shard["problem"].is_null())
+        counts = Counter({"labelled": len(good["positions"].combine_chunks().flatten())})
+        for ignored in good["ignored"].to_pylist():
             counts.update(dict(ignored))
-        return _written(self.out, name, self.label(prepared.drop_columns(["shard"])), counts)
+        bad = {row["block_id"]: row["problem"] for row in shard.to_pylist() if row["problem"]}
+        return self.writer.write(shard["shard"][0].as_py(), self.label, good.select(PREPARED_SCHEMA.names), counts, bad)
 
 
 class LabelRetainShard:
@@ -139,15 +162,80 @@ class LabelRetainShard:
         self, baseline: str, blocks: str, top_k: int, out: str, batch_blocks: int, threads: int, trust_remote_code: bool
     ):
         torch.set_num_threads(threads)
-        self.model = open_model(baseline, trust_remote_code, scoring=True)
-        self.leading = leading_ids(open_tokenizer(baseline, trust_remote_code))
-        self.blocks, self.top_k, self.out, self.batch_blocks = blocks, top_k, out, batch_blocks
+        self.label = partial(
+            label_text,
+            open_model(baseline, trust_remote_code, scoring=True),
+            leading_ids(open_tokenizer(baseline, trust_remote_code)),
+            top_k=top_k,
+            batch_blocks=batch_blocks,
+        )
+        self.blocks, self.writer = blocks, ShardWriter(out)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
-        blocks = read_shard(self.blocks, work)
-        labelled = label_text(self.model, self.leading, blocks, self.top_k, batch_blocks=self.batch_blocks)
-        return _written(self.out, work["name"], labelled, Counter())
+        return self.writer.write(work["name"], self.label, read_shard(self.blocks, work), Counter(), {})
+
+
+class ShardWriter:
+    """Turns shards into files, as far as their blocks let it, and tells of each in a row."""
+
+    def __init__(self, out: str):
+        self.out, self.actor = out, uuid.uuid4().hex
+
+    def write(
+        self, name: str, label: Callable[[pa.Table], pa.Table], blocks: pa.Table, counts: Counter, bad: dict[int, str]
+    ) -> pa.Table:
+        """Labels the blocks of a shard; its file is written unless some block is, or proves to be, a bad one.
+
+        The counts travel in the file, so that those of shards from before a crash are not lost.
+        """
+        began, path = time.time(), storage.join(self.out, name)
+        labelled, found = label_or_blame(label, blocks, path + BEGUN)
+        bad = bad | found
+        if labelled is not None and not bad:
+            metadata = {"counts": json.dumps(counts, sort_keys=True)}
+            write_parquet(path, labelled.replace_schema_metadata(metadata))
+        storage.remove(path + BEGUN)
+        row = {"blocks": blocks.num_rows, "bad": json.dumps(bad), "actor": self.actor}
+        return pa.Table.from_pylist([row | {"began": began, "ended": time.time()}])
+
+
+def label_or_blame(
+    label: Callable[[pa.Table], pa.Table], blocks: pa.Table, begun: str
+) -> tuple[pa.Table | None, dict[int, str]]:
+    """label(blocks), or else nothing and what is wrong with which block (block_id -> problem).
+
+    Where that raises, every block is tried alone. The file `begun` counts the attempts and names the block that is
+    being tried, so that the actor in the place of one that died can tell which block kills them. Raises StepFailed
+    where no block can be labelled: then it is not the blocks.
+    """
+    past = storage.read_json(begun) if storage.exists(begun) else {"attempts": 0, "trying": None, "bad": {}}
+    if past["trying"]:
+        past["bad"][past["trying"]] = "the process that labelled it died"
+    past |= {"attempts": past["attempts"] + 1, "trying": None}
+    storage.write_json(begun, past)
+    if past["attempts"] < SUSPICIOUS:
+        try:
+            return label(blocks), {}
+        except Exception:
+            pass  # of which block it came shows now
+    bad: dict[str, str] = past["bad"]
+    for row, block_id in enumerate(map(str, blocks["block_id"].to_pylist())):
+        if block_id not in bad:
+            storage.write_json(begun, past | {"trying": block_id})
+            try:
+                label(blocks.slice(row, 1))
+            except Exception as error:
+                bad[block_id] = _told(error)
+    if len(bad) == blocks.num_rows > 1:
+        raise StepFailed(f"no block of a shard can be labelled: {next(iter(bad.values()))}")
+    if bad:
+        return None, {int(block_id): problem for block_id, problem in bad.items()}
+    return label(blocks), {}  # in the batches of an undisturbed run
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
 def _scoring_pool(callable_class: type, arguments: dict, resources: Resources) -> Pool:
@@ -156,23 +244,26 @@ def _scoring_pool(callable_class: type, arguments: dict, resources: Resources) -
         arguments,
         workers=resources.workers,
         cpus=resources.cpus_per_worker,
-        gpus=gpus_per_worker(resources),
+        gpus=gpus_per_scorer(resources),
     )
-
-
-def _written(out: str, name: str, labelled: pa.Table, counts: Counter) -> pa.Table:
-    """Writes a shard; its counts travel in the file, so that those of shards from before a crash are not lost."""
-    write_parquet(
-        storage.join(out, name), labelled.replace_schema_metadata({"counts": json.dumps(counts, sort_keys=True)})
-    )
-    return pa.table({"shard": [name], "blocks": [labelled.num_rows]})
 
 
 def _over_shards(out: str, name: str, shards: list[dict], pools: list[Pool]) -> dict:
-    """Sends the shards without a file through the pools; returns the counts of all of them."""
+    """Sends the shards without a file through the pools; returns the counts of all of them, and the share of time in
+    which the actors of the last pool had work. Raises StepFailed with every block that could not be labelled.
+    """
     there = {PurePosixPath(file).name for file in storage.list_files(out)}
+    for file in there:
+        if file.endswith(BEGUN):
+            storage.remove(storage.join(out, file))  # of an earlier run: the trouble may be mended
     missing = [json.dumps(shard) for shard in shards if shard["name"] not in there]
-    made = sum(row["blocks"] for row in map_shards(name, missing, *pools))
+    done = list(map_shards(name, missing, *pools))
+    if bad := {block_id: problem for row in done for block_id, problem in json.loads(row["bad"]).items()}:
+        named = "; ".join(f"block_id {block_id}: {problem}" for block_id, problem in list(bad.items())[:NAMED])
+        raise StepFailed(
+            f"{name}: {len(bad)} blocks cannot be labelled ({named}{'; ...' if len(bad) > NAMED else ''}); "
+            "everything beside their shards is done and kept"
+        )
     tables = [read_parquet(storage.join(out, shard["name"]), ["block_id"]) for shard in shards]
     found, wanted = sum(table.num_rows for table in tables), sum(_size(shard) for shard in shards)
     if found != wanted:
@@ -180,7 +271,17 @@ def _over_shards(out: str, name: str, shards: list[dict], pools: list[Pool]) -> 
     counts: Counter = Counter()
     for table in tables:
         counts.update(json.loads((table.schema.metadata or {}).get(b"counts", b"{}")))
-    return {"rows": {"blocks": found, "made_now": made, "found_done": found - made}, "positions": dict(counts)}
+    made = sum(row["blocks"] for row in done)
+    rows = {"blocks": found, "made_now": made, "found_done": found - made}
+    return {"rows": rows, "positions": dict(counts)} | ({"actors_busy": _busy(done)} if done else {})
+
+
+def _busy(done: list[dict]) -> float:
+    """The share of the time from an actor's first block to its last in which it labelled, over all actors."""
+    actors = {row["actor"] for row in done}
+    spans = [[row for row in done if row["actor"] == actor] for actor in actors]
+    there = sum(max(row["ended"] for row in rows) - min(row["began"] for row in rows) for rows in spans)
+    return round(sum(row["ended"] - row["began"] for row in done) / there, 4)
 
 
 def _size(shard: dict) -> int:
