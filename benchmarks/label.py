@@ -4,24 +4,32 @@ On the same blocks of the same text with the same two models: (1) our kernel, wh
 (2) the floor, the forward passes and LM-head products of the same batches and nothing else; (3) the obvious way, as
 the script released with the paper does it: float32 models, one block at a time, whole logits; (4) our stage on Ray, in
 its steady state, which is what it does after its first shard. The paper's formula, so two forward passes a block. The
-models are folders, .gguf files or hub ids; without --dictionary the offline one of the text is used.
+models are folders, .gguf files or hub ids; without --dictionary the offline one of the text is used. On CPUs memory is
+allocated as the workers of a run do it, and the memory of each way is that of a process of its own. --random-7b (CUDA)
+puts two random models of that shape in the place of the given ones, whose tokenizer is still used.
 """
 
 import argparse
 import gc
 import json
+import multiprocessing
+import os
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, hidden_states
+from unlearn_ray.engine.session import KEEP_MEMORY
+from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, batches, hidden_states
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.dictionary import AnchorDictionary
@@ -30,15 +38,25 @@ from unlearn_ray.method.offline import propose
 from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_tokenizer, save_checkpoint
 
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 24, 4
 SHARDS = 4
 ROUNDS = 3  # kernel and floor in turns, of which the fastest of each counts
+RANDOM_7B = "random 7B"
+
+
+def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model, or random weights in the shape of Llama 2 7B."""
+    if path != RANDOM_7B:
+        return load_model(path, dtype=dtype, device=DEVICE)
+    with torch.device(DEVICE):
+        return LlamaForCausalLM(LlamaConfig(dtype=dtype)).to(dtype).eval()
 
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], float]]:
     """Gives a function that tells how much more memory, in GB, was in use at the worst moment than at the start."""
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
@@ -59,27 +77,24 @@ def peak_memory() -> Iterator[Callable[[], float]]:
     watcher.join()
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds and extra memory (GB) of the work."""
-    with peak_memory() as peak:
-        _synchronize()
-        start = time.perf_counter()
-        work()
-        _synchronize()
-        return time.perf_counter() - start, peak()
+def seconds_of(work: Callable[[], object]) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    work()
+    _synchronize()
+    return time.perf_counter() - start
 
 
 def _synchronize() -> None:
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 @torch.inference_mode()
 def floor(labeller: Labeller, rows: list[dict], batch_blocks: int) -> None:
     """The batches of the kernel, each through both decoders and both heads at the positions that get a label."""
-    order = sorted(rows, key=lambda row: (len(row["translated_ids"]), row["block_id"]))
-    for start in range(0, len(order), batch_blocks):
-        batch = order[start : start + batch_blocks]
+    for chosen in batches([len(row["translated_ids"]) for row in rows], batch_blocks):
+        batch = [rows[at] for at in chosen]
         reinforced = hidden_states(labeller.reinforced, labeller.leading, [row["input_ids"] for row in batch])
         baseline = hidden_states(labeller.baseline, labeller.leading, [row["translated_ids"] for row in batch])
         for row, reinforced_TH, baseline_UH in zip(batch, reinforced, baseline, strict=True):
@@ -101,16 +116,52 @@ def obvious(baseline, reinforced, leading: list[int], rows: list[dict]) -> None:
         (aligned_TV - 5.0 * torch.relu(v_reinforced_TV[row["positions"]] - aligned_TV)).argmax(dim=1)
 
 
-def kernel_and_floor(
+def ways(
     paths: tuple[str, str], leading: list[int], prepared: pa.Table, anchor_ids: list[int], batch_blocks: int
-) -> dict[str, tuple[float, float]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    baseline, reinforced = (load_model(path, dtype=compute_dtype(device), device=device) for path in paths)
-    labeller = Labeller(baseline, reinforced, leading, SETTINGS, anchor_ids=anchor_ids, batch_blocks=batch_blocks)
+) -> dict[str, Callable[[], object]]:
+    """The kernel and the floor, ready to be called."""
+    labeller = Labeller(
+        *(load(path, compute_dtype(DEVICE)) for path in paths),
+        leading,
+        SETTINGS,
+        anchor_ids=anchor_ids,
+        batch_blocks=batch_blocks,
+    )
     rows = prepared.to_pylist()
-    kernel, bare = (lambda: labeller(prepared)), (lambda: floor(labeller, rows, batch_blocks))
-    kernel_rounds, floor_rounds = zip(*[(timed(kernel), timed(bare)) for _ in range(ROUNDS)], strict=True)
-    return {"kernel": min(kernel_rounds), "floor": min(floor_rounds)}
+    return {"kernel": lambda: labeller(prepared), "floor": lambda: floor(labeller, rows, batch_blocks)}
+
+
+def obvious_way(paths: tuple[str, str], leading: list[int], prepared: pa.Table) -> Callable[[], object]:
+    models = [load(path, torch.float32) for path in paths]
+    return partial(obvious, *models, leading, prepared.to_pylist())
+
+
+def extra_memory(make: Callable[[], Callable[[], object]]) -> float:
+    """GB beside the models, in a process of its own that frees what it no longer needs."""
+    kept = {name: os.environ.pop(name) for name in KEEP_MEMORY if name in os.environ}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        os.environ |= kept
+        return pool.apply(_extra_memory, (make,))
+
+
+def _extra_memory(make: Callable[[], Callable[[], object]]) -> float:
+    work = make()
+    with peak_memory() as peak:
+        work()
+        _synchronize()
+        return peak()
+
+
+def model_flops(model: PreTrainedModel, rows: list[dict]) -> float:
+    """Floating-point operations of both forward passes and of the LM heads at the positions that get a label: two for
+    each weight and position, and those of causal attention."""
+    config = model.config
+    head = config.hidden_size * config.vocab_size
+    embedding = 0 if config.tie_word_embeddings else head
+    body = model.num_parameters() - head - embedding
+    lengths = [len(row[name]) for row in rows for name in ("input_ids", "translated_ids")]
+    attention = sum(2 * config.num_hidden_layers * config.hidden_size * length**2 for length in lengths)
+    return 2 * body * sum(lengths) + attention + 2 * 2 * head * sum(len(row["positions"]) for row in rows)
 
 
 def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: AnchorDictionary, batch_blocks: int) -> float:
@@ -133,11 +184,16 @@ def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: Anchor
         }
         threads = torch.get_num_threads()
         resources = Resources(workers=1, cpus_per_worker=threads)
-        gpus = int(torch.cuda.is_available())
-        scoring = {"reinforced": folders[1], "out": f"{root}/labels", "batch_blocks": batch_blocks, "threads": threads}
+        scoring = {
+            "reinforced": folders[1],
+            "out": f"{root}/labels",
+            "block_tokens": 0,
+            "batch_blocks": batch_blocks,
+            "threads": threads,
+        }
         pools = (
             Pool(PrepareShard, common | {"blocks": f"{root}/blocks"}, cpus=0.5),
-            Pool(LabelShard, common | scoring, cpus=threads, gpus=gpus),
+            Pool(LabelShard, common | scoring, cpus=threads, gpus=int(DEVICE == "cuda")),
         )
         per_shard = -(-blocks.num_rows // SHARDS)
         shards = [
@@ -162,8 +218,11 @@ def main() -> None:
     parser.add_argument("--batch-blocks", type=int, default=4)
     parser.add_argument("--small", action="store_true", help=f"{SMALL_BLOCKS} blocks of the text instead of all")
     parser.add_argument("--no-ray", action="store_true", help="leave the stage out")
+    parser.add_argument("--random-7b", action="store_true", help="kernel and floor of two random models, on CUDA")
+    parser.add_argument("--peak-tflops", type=float, help="of the GPU, for the model FLOP utilisation (H200: 989)")
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if DEVICE == "cpu" and not KEEP_MEMORY.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
     tokenizer, text = load_tokenizer(arguments.baseline), arguments.text.read_text("utf-8")
     if arguments.dictionary:
@@ -174,33 +233,46 @@ def main() -> None:
     blocks = blocks.slice(0, SMALL_BLOCKS) if arguments.small else blocks
     prepared = Preparer(dictionary, tokenizer, SETTINGS)(blocks)
     rows, leading = prepared.to_pylist(), leading_ids(tokenizer)
-    paths = (arguments.baseline, arguments.reinforced)
     anchor_ids = sorted(set().union(*specific_tokens(tokenizer, dictionary)))
-    seconds, memory = {}, {}
-    for name, (spent, extra) in kernel_and_floor(paths, leading, prepared, anchor_ids, arguments.batch_blocks).items():
-        seconds[name], memory[name] = spent, extra
-    plain = [load_model(path, dtype=torch.float32, device=device) for path in paths]
-    some = rows[: min(OBVIOUS_BLOCKS, len(rows))]
-    spent, memory["obvious"] = timed(lambda: obvious(plain[0], plain[1], leading, some))
-    seconds["obvious"] = spent / len(some) * len(rows)
-    if not arguments.no_ray:
+    paths = (RANDOM_7B,) * 2 if arguments.random_7b else (arguments.baseline, arguments.reinforced)
+    make = partial(ways, paths, leading, prepared, anchor_ids, arguments.batch_blocks)
+    ours = make()
+    turns = [{name: seconds_of(work) for name, work in ours.items()} for _ in range(ROUNDS)]
+    seconds = {name: min(turn[name] for turn in turns) for name in ours}
+    memory = {name: extra_memory(partial(_one_of, make, name)) for name in ours}
+    ours.clear()
+    if not arguments.random_7b:
+        make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
+        seconds["obvious"] = seconds_of(make_obvious()) * len(rows) / min(OBVIOUS_BLOCKS, len(rows))
+        memory["obvious"] = extra_memory(make_obvious)
+    if not arguments.no_ray and not arguments.random_7b:
         with tempfile.TemporaryDirectory() as folder:
             folders = (f"{folder}/baseline", f"{folder}/reinforced")
-            for model, path in zip(plain, folders, strict=True):
-                save_checkpoint(model, tokenizer, path)
-            plain.clear()
+            for path, to in zip(paths, folders, strict=True):
+                save_checkpoint(load_model(path), tokenizer, to)
             seconds["stage"] = stage_seconds(folders, blocks, dictionary, arguments.batch_blocks) * len(rows)
-    print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {device}, batches of {arguments.batch_blocks}")
+    lengths = [len(row["translated_ids"]) for row in rows]
+    padded = sum(len(some) * max(lengths[at] for at in some) for some in batches(lengths, arguments.batch_blocks))
+    print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {DEVICE}, batches of {arguments.batch_blocks}, "
+          f"{1 - sum(lengths) / padded:.1%} of them padding")  # fmt: skip
     for name, spent in seconds.items():
         extra = f"{memory[name]:8.2f} GB beside the models" if name in memory else ""
         print(f"{name:10}{len(rows) / spent:8.2f} blocks/s{extra}")
+    ratio = lambda slow, fast: seconds[slow] / seconds[fast] if {slow, fast} <= seconds.keys() else None
     figures = {
-        "kernel_over_floor": seconds["floor"] / seconds["kernel"],
-        "stage_over_floor": seconds["floor"] / seconds["stage"] if "stage" in seconds else None,
-        "over_obvious": seconds["obvious"] / seconds["kernel"],
+        "kernel_over_floor": ratio("floor", "kernel"),
+        "stage_over_floor": ratio("floor", "stage"),
+        "over_obvious": ratio("obvious", "kernel"),
         "extra_memory_gb": memory["kernel"],
     }
+    if arguments.peak_tflops:
+        flops = model_flops(load(paths[0], compute_dtype(DEVICE)), rows)
+        figures["model_flop_utilisation"] = flops / seconds["kernel"] / (arguments.peak_tflops * 1e12)
     print(json.dumps({key: value if value is None else round(float(value), 3) for key, value in figures.items()}))
+
+
+def _one_of(make: Callable[[], dict[str, Callable[[], object]]], name: str) -> Callable[[], object]:
+    return make()[name]
 
 
 if __name__ == "__main__":

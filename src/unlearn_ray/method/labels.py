@@ -5,12 +5,12 @@ Shapes: T positions, V vocabulary, K alphas, S most probable tokens of a soft la
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 CHUNK = 256  # positions whose logits exist at one time
+CPU_ROWS = 32  # of them, how many a CPU works on at one time: in the cache, not in memory
 NAMEABLE = 0.005  # the baseline's probability of all anchor tokens together from which on an anchor could be named
 IGNORED = -100  # the label of a position that is not trained, by the transformers convention
 
@@ -117,7 +117,7 @@ def label_positions(
 
     hidden_baseline_TH: the baseline on the translated text (inside an anchor, on the original), row t aligned with row
     t of the reinforced model; the rows of `substitutions` count likewise and ascend. Works through `chunk` positions
-    at a time, so that logits are never whole: at most about six float32 [chunk, V] tensors exist at once.
+    at a time, so that logits are never whole: at most about five float32 [chunk, V] tensors exist at once.
 
     With hidden_original_TH (the baseline on the original text) and anchor_head (the columns ids_J of the reinforced
     head) everything happens at the anchors alone: positions where none can be named keep the baseline's prediction on
@@ -131,6 +131,7 @@ def label_positions(
     )
     ids_J = torch.as_tensor(anchors.ids_J, dtype=torch.long, device=device)
     next_T, inside_T = (torch.as_tensor(part, device=device) for part in (anchors.next_T, anchors.inside_T))
+    rows_at_once = CPU_ROWS if device.type == "cpu" else chunk
     parts = []
     for start in range(0, len(hidden_baseline_TH), chunk):
         rows = slice(start, start + chunk)
@@ -151,13 +152,14 @@ def label_positions(
             forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
         reinforced_TH = hidden_reinforced_TH[rows]
         if anchor_head is None:
-            v_generic = partial(generic_logits, v_changed_TV, gains_(reinforced_head(reinforced_TH), v_changed_TV))
+            gains_TV = gains_(reinforced_head(reinforced_TH), v_changed_TV)
         else:
             inside = inside_T[rows]
-            gains_IV = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
-            gains_TJ = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
-            v_generic = partial(_generic_at_anchors, v_changed_TV, inside, gains_IV, ids_J, gains_TJ)
-        parts.append(_label_chunk(v_baseline_TV, v_generic, alphas, top_k))
+            gains_TV = torch.zeros_like(v_changed_TV)
+            gains_TV[:, ids_J] = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
+            gains_TV[inside] = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
+        pieces = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, gains_TV))
+        parts += [_label_rows(*piece, alphas, top_k) for piece in zip(*pieces, strict=True)]
     if not parts:
         empty = np.zeros((0, top_k), np.int32)
         return GenericLabels(
@@ -169,35 +171,17 @@ def label_positions(
     )
 
 
-def _generic_at_anchors(
-    v_TV: torch.Tensor,
-    inside_T: torch.Tensor,
-    gains_IV: torch.Tensor,
-    ids_J: torch.Tensor,
-    gains_TJ: torch.Tensor,
-    alpha: float,
-) -> torch.Tensor:
-    """generic_logits of the tokens ids_J everywhere, and of all tokens at the I positions inside an anchor."""
-    out_TV = v_TV.clone()
-    out_TV[:, ids_J] = generic_logits(v_TV[:, ids_J], gains_TJ, alpha)
-    out_TV[inside_T] = generic_logits(v_TV[inside_T], gains_IV, alpha)
-    return out_TV
-
-
 def _probability(v_TV: torch.Tensor, ids_J: torch.Tensor) -> torch.Tensor:
     return (v_TV[:, ids_J].logsumexp(dim=1) - v_TV.logsumexp(dim=1)).exp()
 
 
-def _label_chunk(
-    v_baseline_TV: torch.Tensor,
-    v_generic: Callable[[float], torch.Tensor],
-    alphas: Sequence[float],
-    top_k: int,
+def _label_rows(
+    v_baseline_TV: torch.Tensor, v_changed_TV: torch.Tensor, gains_TV: torch.Tensor, alphas: Sequence[float], top_k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     soft_ids_TS = soft_logprobs_TS = torch.empty((len(v_baseline_TV), 0))
     labels_KT = []
     for alpha in alphas:
-        v_generic_TV = v_generic(alpha)
+        v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
         if alpha == alphas[0] and top_k:
             soft_ids_TS, soft_logprobs_TS = soft_labels(v_generic_TV, top_k)
