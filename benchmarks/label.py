@@ -29,7 +29,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from unlearn_ray.engine.session import KEEP_MEMORY
-from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, batches, hidden_states
+from unlearn_ray.labelling import READ, Labeller, LabelSettings, Preparer, batches, hidden_states, padded
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.dictionary import AnchorDictionary
@@ -39,16 +39,19 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SMALL_BLOCKS, OBVIOUS_BLOCKS = 24, 4
+SMALL_BLOCKS, OBVIOUS_BLOCKS = 16, 4
 SHARDS = 4
-ROUNDS = 3  # kernel and floor in turns, of which the fastest of each counts
+ROUNDS = 2  # kernel and floor in turns, of which the fastest of each counts
 RANDOM_7B = "random 7B"
 
 
 def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """A model, or random weights in the shape of Llama 2 7B."""
     if path != RANDOM_7B:
-        return load_model(path, dtype=dtype, device=DEVICE)
+        model = load_model(path, dtype=dtype, device=DEVICE)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()  # weights that are mapped from a file come into memory when read
+        return model
     with torch.device(DEVICE):
         return LlamaForCausalLM(LlamaConfig(dtype=dtype)).to(dtype).eval()
 
@@ -93,7 +96,7 @@ def _synchronize() -> None:
 @torch.inference_mode()
 def floor(labeller: Labeller, rows: list[dict], batch_blocks: int) -> None:
     """The batches of the kernel, each through both decoders and both heads at the positions that get a label."""
-    for chosen in batches([len(row["translated_ids"]) for row in rows], batch_blocks):
+    for chosen in batches(rows, READ, labeller.leading, batch_blocks):
         batch = [rows[at] for at in chosen]
         reinforced = hidden_states(labeller.reinforced, labeller.leading, [row["input_ids"] for row in batch])
         baseline = hidden_states(labeller.baseline, labeller.leading, [row["translated_ids"] for row in batch])
@@ -251,10 +254,10 @@ def main() -> None:
             for path, to in zip(paths, folders, strict=True):
                 save_checkpoint(load_model(path), tokenizer, to)
             seconds["stage"] = stage_seconds(folders, blocks, dictionary, arguments.batch_blocks) * len(rows)
-    lengths = [len(row["translated_ids"]) for row in rows]
-    padded = sum(len(some) * max(lengths[at] for at in some) for some in batches(lengths, arguments.batch_blocks))
+    lengths = [len(leading) + len(row[column]) for row in rows for column in READ]
+    padding = 1 - sum(lengths) / sum(map(padded, lengths))
     print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {DEVICE}, batches of {arguments.batch_blocks}, "
-          f"{1 - sum(lengths) / padded:.1%} of them padding")  # fmt: skip
+          f"{padding:.1%} of them padding")  # fmt: skip
     for name, spent in seconds.items():
         extra = f"{memory[name]:8.2f} GB beside the models" if name in memory else ""
         print(f"{name:10}{len(rows) / spent:8.2f} blocks/s{extra}")

@@ -1,6 +1,7 @@
 """Labels against a slow and obvious reference: whole logits in float64, plain loops, alignment by comparing strings."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -10,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, batches, label_text
+from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, batches, label_text, padded
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.method import labels as labels_module
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.consistency import PRECEDING
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
-from unlearn_ray.models import add_adapter, leading_ids, load_model, load_tokenizer
+from unlearn_ray.models import add_adapter, compute_dtype, leading_ids, load_model, load_tokenizer
 
 DICTIONARY = AnchorDictionary(
     [
@@ -34,6 +35,7 @@ STORY = (
     "of Hearts, and Alice's sister laughed at the café: “Alice, the White\nRabbit!” "
     "She saw the Rabbit no more, "
 )
+DEMO = Path(__file__).parents[1] / "data" / "demo"
 NAMEABLE = 0.03  # about the median of these random models
 ALPHAS = (5.0, 0.5, 40.0)
 
@@ -280,16 +282,35 @@ def test_a_batch_that_does_not_fit_is_redone_in_halves_and_nothing_is_lost(pair,
     monkeypatch.setattr(labeller, "label", small)
     found = labeller(prepared)
     assert found["block_id"].equals(expected["block_id"]) and found["labels_5"].equals(expected["labels_5"])
-    assert small.sizes[:6] == [7, 3, 1, 2, 4, 2]
+    assert {3, 1, 2} <= set(small.sizes)  # three did not fit
     small.most = 0
     with pytest.raises(torch.OutOfMemoryError):
         labeller(prepared)
 
 
-@given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.integers(1, 16))
-def test_batches_hold_every_block_once_and_pad_little(lengths, size):
-    made = batches(lengths, size)
-    assert sorted(at for batch in made for at in batch) == list(range(len(lengths)))
-    assert all(len(batch) == size for batch in made[:-1])
-    padding = sum(max(lengths[at] for at in batch) - lengths[at] for batch in made for at in batch)
-    assert padding <= size * max(lengths)  # the whole of it is no more than the longest batch
+@given(st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=100), st.integers(1, 16))
+def test_batches_hold_every_block_once_and_pad_alike(lengths, size):
+    blocks = [{"a": [0] * a, "b": [0] * b} for a, b in lengths]
+    made = batches(blocks, ["a", "b"], [1], size)
+    assert sorted(at for batch in made for at in batch) == list(range(len(blocks)))
+    for batch in made:
+        assert 1 <= len(batch) <= size
+        assert len({(padded(1 + lengths[at][0]), padded(1 + lengths[at][1])) for at in batch}) == 1
+    assert all(0 <= padded(1 + length) - 1 - length < 8 and padded(1 + length) % 8 == 0 for length, _ in lengths)
+
+
+@pytest.mark.slow
+def test_another_batch_size_changes_less_than_one_label_in_a_thousand_of_a_real_model():
+    """SmolLM2 in bfloat16 where the CPU has it, as its own reinforced model: gains from rounding alone."""
+    [weights] = DEMO.glob("*.gguf")
+    tokenizer, model = load_tokenizer(str(weights)), load_model(str(weights), dtype=compute_dtype("cpu"))
+    settings = LabelSettings((5.0, 0.0), "restore", "original", "all", "keep", top_k=0)
+    blocks = cut_blocks("alice", (DEMO / "alice.txt").read_text()[:16000], tokenizer, block_tokens=256)
+    prepared = Preparer(DICTIONARY, tokenizer, settings)(blocks)
+    one, other = (
+        Labeller(model, model, leading_ids(tokenizer), settings, anchor_ids=[], batch_blocks=size)(prepared)
+        for size in (3, 8)
+    )
+    for column in ("labels_5", "labels_0"):
+        labels, others = (np.concatenate(table[column].to_pylist()) for table in (one, other))
+        assert (labels != others).mean() < 0.001, column

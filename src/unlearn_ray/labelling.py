@@ -39,6 +39,8 @@ from unlearn_ray.method.translation import translate
 from unlearn_ray.models import decoder, lm_head, out_of_memory
 
 CPU_BATCH = 8
+LENGTH_STEP = 8  # tokens
+READ = ("translated_ids", "input_ids")  # what the models read of a prepared block
 USED_SHARE = 0.8  # of a GPU's free memory
 
 IDS = pa.list_(pa.int32())
@@ -165,7 +167,7 @@ class Labeller:
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         """Batches depend on the data alone, as long as each fits into the memory."""
-        labelled = in_batches(self.label, prepared.to_pylist(), "translated_ids", self.batch_blocks)
+        labelled = in_batches(self.label, prepared.to_pylist(), READ, self.leading, self.batch_blocks)
         return pa.Table.from_pylist(labelled, label_schema(self.settings))
 
     @torch.inference_mode()
@@ -237,19 +239,37 @@ class Labeller:
 
 
 def in_batches(
-    label: Callable[[list[dict]], list[dict]], blocks: list[dict], column: str, batch_blocks: int
+    label: Callable[[list[dict]], list[dict]],
+    blocks: list[dict],
+    columns: Sequence[str],
+    leading: Sequence[int],
+    batch_blocks: int,
 ) -> list[dict]:
-    """What `label` makes of each block, in their order, in batches of similar length of the ids in `column`."""
+    """What `label` makes of each block, in their order; in batches, where `label` reads the ids in `columns`."""
     labelled: dict[int, dict] = {}
-    for batch in batches([len(block[column]) for block in blocks], batch_blocks):
+    for batch in batches(blocks, columns, leading, batch_blocks):
         labelled |= zip(batch, _in_halves(label, [blocks[at] for at in batch]), strict=True)
     return [labelled[at] for at in range(len(blocks))]
 
 
-def batches(lengths: Sequence[int], batch_blocks: int) -> list[list[int]]:
-    """The indices of sequences in batches of similar length, so that little is padded."""
-    order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
-    return [order[start : start + batch_blocks] for start in range(0, len(order), batch_blocks)]
+def batches(
+    blocks: Sequence[dict], columns: Sequence[str], leading: Sequence[int], batch_blocks: int
+) -> list[list[int]]:
+    """The indices of blocks in batches of at most so many.
+
+    The blocks of a batch have one padded length in each column, so that a block is padded alike whatever the size of
+    the batches: kernels that compute every sequence for itself then give the same for any size.
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for at, block in enumerate(blocks):
+        alike.setdefault(tuple(padded(len(leading) + len(block[column])) for column in columns), []).append(at)
+    groups = [alike[key] for key in sorted(alike)]
+    return [group[start : start + batch_blocks] for group in groups for start in range(0, len(group), batch_blocks)]
+
+
+def padded(length: int) -> int:
+    """Up to a multiple of LENGTH_STEP, so that blocks of about one length come into few groups."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def _in_halves(label: Callable[[list[dict]], list[dict]], batch: list[dict]) -> list[dict]:
@@ -271,13 +291,16 @@ def hidden_states(
 ) -> list[torch.Tensor]:
     """Last hidden states [T, H] of each sequence from one padded batch, without those of the leading ids and of
     padding.
+
+    What stands after a position is nothing to a causal model, so padding on the right needs no mask.
     """
     if not sequences:
         return []
     ids = [torch.tensor([*leading, *sequence]) for sequence in sequences]
-    mask_BT = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(model.device)
-    output = decoder(model)(input_ids=pad_sequence(ids, batch_first=True).to(model.device), attention_mask=mask_BT)
-    return [hidden[len(leading) : len(i)] for hidden, i in zip(output.last_hidden_state, ids, strict=True)]
+    ids_BT = pad_sequence(ids, batch_first=True)
+    ids_BT = torch.nn.functional.pad(ids_BT, (0, padded(ids_BT.shape[1]) - ids_BT.shape[1]))
+    hidden_BTH = decoder(model)(input_ids=ids_BT.to(model.device), use_cache=False).last_hidden_state
+    return [hidden_TH[len(leading) : len(i)] for hidden_TH, i in zip(hidden_BTH, ids, strict=True)]
 
 
 def alpha_column(alpha: float) -> str:
@@ -338,4 +361,4 @@ def label_text(
         return rows
 
     rows = blocks.select(["block_id", "input_ids"]).to_pylist()
-    return pa.Table.from_pylist(in_batches(label, rows, "input_ids", batch_blocks), schema)
+    return pa.Table.from_pylist(in_batches(label, rows, ["input_ids"], leading, batch_blocks), schema)

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from unlearn_ray.errors import InputError
 
 Head = Callable[[torch.Tensor], torch.Tensor]
+COLUMNS = 8192  # of a product on a CPU that are computed at one time
 
 
 def compute_dtype(device: str) -> torch.dtype:
@@ -158,10 +159,13 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
     # A CPU accumulates in float32 but hands out 16 bits. Asked for the difference to what it gave, it hands out the
-    # next 16: cheaper than a float32 product, which needs a float32 copy of the weights as well.
-    coarse = left @ right
-    rest = torch.addmm(coarse, left, right, beta=-1)
-    return coarse.float().add_(rest)
+    # next 16: cheaper than a float32 product, which needs a float32 copy of the weights as well. Some columns at a
+    # time, which stay in the cache.
+    out = torch.empty(len(left), right.shape[1])
+    for out_part, right_part in zip(out.split(COLUMNS, dim=1), right.split(COLUMNS, dim=1), strict=True):
+        coarse = left @ right_part
+        out_part.copy_(coarse).add_(torch.addmm(coarse, left, right_part, beta=-1))
+    return out
 
 
 @torch.no_grad()

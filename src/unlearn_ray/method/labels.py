@@ -158,8 +158,9 @@ def label_positions(
             gains_TV = torch.zeros_like(v_changed_TV)
             gains_TV[:, ids_J] = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
             gains_TV[inside] = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
-        pieces = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, gains_TV))
-        parts += [_label_rows(*piece, alphas, top_k) for piece in zip(*pieces, strict=True)]
+        split = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, gains_TV))
+        for v_baseline_RV, v_changed_RV, gains_RV in zip(*split, strict=True):
+            parts.append(_label_rows(v_baseline_RV, v_changed_RV, gains_RV, alphas, top_k))
     if not parts:
         empty = np.zeros((0, top_k), np.int32)
         return GenericLabels(
