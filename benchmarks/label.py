@@ -39,8 +39,7 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SMALL_BLOCKS, OBVIOUS_BLOCKS = 16, 4
-SHARDS = 4
+SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
 ROUNDS = 2  # kernel and floor in turns, of which the fastest of each counts
 RANDOM_7B = "random 7B"
 
@@ -168,7 +167,7 @@ def model_flops(model: PreTrainedModel, rows: list[dict]) -> float:
 
 
 def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: AnchorDictionary, batch_blocks: int) -> float:
-    """Seconds a block of the stage on a local Ray, from the end of its first shard to the end of its last."""
+    """Seconds that the stage on a local Ray takes for the blocks when it is under way."""
     from unlearn_ray.config import Resources
     from unlearn_ray.engine.data import Pool, map_shards
     from unlearn_ray.engine.session import ensure_ray
@@ -198,17 +197,14 @@ def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: Anchor
             Pool(PrepareShard, common | {"blocks": f"{root}/blocks"}, cpus=0.5),
             Pool(LabelShard, common | scoring, cpus=threads, gpus=int(DEVICE == "cuda")),
         )
-        per_shard = -(-blocks.num_rows // SHARDS)
-        shards = [
-            {"name": f"part-{at}.parquet", "rows": {"text.parquet": list(rows)}}
-            for at, start in enumerate(range(0, blocks.num_rows, per_shard))
-            if (rows := range(start, min(start + per_shard, blocks.num_rows)))
-        ]
+        # The second shard is what the kernel is given whole; the first fills the pipeline before it.
+        sizes = {"part-0.parquet": batch_blocks, "part-1.parquet": blocks.num_rows}
+        shards = [{"name": name, "rows": {"text.parquet": list(range(size))}} for name, size in sizes.items()]
         ends = []
         with ensure_ray(resources):
-            for row in map_shards("labels", [json.dumps(shard) for shard in shards], *pools):
-                ends.append((time.perf_counter(), row["blocks"]))
-    return (ends[-1][0] - ends[0][0]) / sum(count for _, count in ends[1:])
+            for _ in map_shards("labels", [json.dumps(shard) for shard in shards], *pools):
+                ends.append(time.perf_counter())
+    return ends[1] - ends[0]
 
 
 def main() -> None:
@@ -242,7 +238,8 @@ def main() -> None:
     ours = make()
     turns = [{name: seconds_of(work) for name, work in ours.items()} for _ in range(ROUNDS)]
     seconds = {name: min(turn[name] for turn in turns) for name in ours}
-    memory = {name: extra_memory(partial(_one_of, make, name)) for name in ours}
+    first = partial(ways, paths, leading, prepared.slice(0, arguments.batch_blocks), anchor_ids, arguments.batch_blocks)
+    memory = {name: extra_memory(partial(_one_of, first, name)) for name in ours}
     ours.clear()
     if not arguments.random_7b:
         make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
@@ -253,7 +250,7 @@ def main() -> None:
             folders = (f"{folder}/baseline", f"{folder}/reinforced")
             for path, to in zip(paths, folders, strict=True):
                 save_checkpoint(load_model(path), tokenizer, to)
-            seconds["stage"] = stage_seconds(folders, blocks, dictionary, arguments.batch_blocks) * len(rows)
+            seconds["stage"] = stage_seconds(folders, blocks, dictionary, arguments.batch_blocks)
     lengths = [len(leading) + len(row[column]) for row in rows for column in READ]
     padding = 1 - sum(lengths) / sum(map(padded, lengths))
     print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {DEVICE}, batches of {arguments.batch_blocks}, "

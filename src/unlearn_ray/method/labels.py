@@ -117,7 +117,7 @@ def label_positions(
 
     hidden_baseline_TH: the baseline on the translated text (inside an anchor, on the original), row t aligned with row
     t of the reinforced model; the rows of `substitutions` count likewise and ascend. Works through `chunk` positions
-    at a time, so that logits are never whole: at most about five float32 [chunk, V] tensors exist at once.
+    at a time, so that logits are never whole: at most about four float32 [chunk, V] tensors exist at once.
 
     With hidden_original_TH (the baseline on the original text) and anchor_head (the columns ids_J of the reinforced
     head) everything happens at the anchors alone: positions where none can be named keep the baseline's prediction on
@@ -132,8 +132,8 @@ def label_positions(
     ids_J = torch.as_tensor(anchors.ids_J, dtype=torch.long, device=device)
     next_T, inside_T = (torch.as_tensor(part, device=device) for part in (anchors.next_T, anchors.inside_T))
     rows_at_once = CPU_ROWS if device.type == "cpu" else chunk
-    parts = []
-    for start in range(0, len(hidden_baseline_TH), chunk):
+
+    def label_chunk(start: int) -> list[tuple[np.ndarray, ...]]:
         rows = slice(start, start + chunk)
         n = slice(*np.searchsorted(substitutions.rows_N, [start, start + chunk]))
         changes = (rows_N[n] - start, generic_ids_N[n], anchor_ids_N[n])
@@ -159,8 +159,10 @@ def label_positions(
             gains_TV[:, ids_J] = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
             gains_TV[inside] = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
         split = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, gains_TV))
-        for v_baseline_RV, v_changed_RV, gains_RV in zip(*split, strict=True):
-            parts.append(_label_rows(v_baseline_RV, v_changed_RV, gains_RV, alphas, top_k))
+        return [_label_rows(*some_RV, alphas=alphas, top_k=top_k) for some_RV in zip(*split, strict=True)]
+
+    # A function of its own, so that the logits of one chunk are gone before those of the next are made.
+    parts = [part for start in range(0, len(hidden_baseline_TH), chunk) for part in label_chunk(start)]
     if not parts:
         empty = np.zeros((0, top_k), np.int32)
         return GenericLabels(
@@ -177,7 +179,12 @@ def _probability(v_TV: torch.Tensor, ids_J: torch.Tensor) -> torch.Tensor:
 
 
 def _label_rows(
-    v_baseline_TV: torch.Tensor, v_changed_TV: torch.Tensor, gains_TV: torch.Tensor, alphas: Sequence[float], top_k: int
+    v_baseline_TV: torch.Tensor,
+    v_changed_TV: torch.Tensor,
+    gains_TV: torch.Tensor,
+    *,
+    alphas: Sequence[float],
+    top_k: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     soft_ids_TS = soft_logprobs_TS = torch.empty((len(v_baseline_TV), 0))
     labels_KT = []
