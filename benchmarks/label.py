@@ -40,7 +40,7 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
-ROUNDS = 2  # kernel and floor in turns, of which the fastest of each counts
+ROUNDS = 3  # kernel and floor in turns, of which the fastest of each counts
 RANDOM_7B = "random 7B"
 
 
@@ -213,13 +213,14 @@ def main() -> None:
     parser.add_argument("--reinforced", required=True)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--dictionary", type=Path)
-    parser.add_argument("--block-tokens", type=int, default=512)
+    parser.add_argument("--block-tokens", type=int, help="512, or 256 with --small")
     parser.add_argument("--batch-blocks", type=int, default=4)
-    parser.add_argument("--small", action="store_true", help=f"{SMALL_BLOCKS} blocks of the text instead of all")
+    parser.add_argument("--small", action="store_true", help=f"{SMALL_BLOCKS} short blocks of the text instead of all")
     parser.add_argument("--no-ray", action="store_true", help="leave the stage out")
     parser.add_argument("--random-7b", action="store_true", help="kernel and floor of two random models, on CUDA")
     parser.add_argument("--peak-tflops", type=float, help="of the GPU, for the model FLOP utilisation (H200: 989)")
     arguments = parser.parse_args()
+    arguments.block_tokens = arguments.block_tokens or (256 if arguments.small else 512)
     if DEVICE == "cpu" and not KEEP_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)

@@ -71,9 +71,7 @@ def label(
         "anchors": run.inputs["anchors"],
         "settings": settings,
         "out": run.out,
-        "block_tokens": storage.read_json(storage.join(run.inputs["blocks"], "manifest.json"))["params"][
-            "block_tokens"
-        ],
+        "block_tokens": block_tokens,
         "batch_blocks": resources.batch_blocks,
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
