@@ -155,7 +155,7 @@ class Labeller:
         settings: LabelSettings,
         *,
         anchor_ids: Sequence[int],
-        batch_blocks: int = 8,
+        batch_blocks: int = CPU_BATCH,
     ):
         """reinforced: a second model, or a PeftModel on this very baseline, whose adapter is then on for one pass and
         off for the other. anchor_ids: the tokens that can begin an anchor, ascending.
@@ -339,7 +339,7 @@ def label_row(block: dict, positions_P: np.ndarray, labels: GenericLabels, setti
 
 @torch.inference_mode()
 def label_text(
-    model: PreTrainedModel, leading: Sequence[int], blocks: pa.Table, top_k: int, *, batch_blocks: int = 8
+    model: PreTrainedModel, leading: Sequence[int], blocks: pa.Table, top_k: int, *, batch_blocks: int = CPU_BATCH
 ) -> pa.Table:
     """Soft labels of the blocks' own text by the model itself: what a retain term holds another model to."""
     schema = pa.schema(

@@ -229,9 +229,9 @@ class Resources(Section):
     """`auto`: 1 where the cluster has a GPU when the run starts."""
     batch_blocks: Count | None = None
     """Blocks in one forward pass of labelling and evaluation; null lets labelling find what fits into the free memory
-    of a GPU, and takes 8 elsewhere. A batch that proves too large for the memory is redone in halves."""
+    of a GPU, and takes 8 elsewhere. Labelling redoes a batch that proves too large for the memory in halves."""
     gpus_per_scorer: Count = 1
-    """GPUs over which a labelling actor spreads its models, layer by layer, where workers have GPUs."""
+    """GPUs over which a labelling or evaluating actor spreads its models, layer by layer, where workers have GPUs."""
     micro_batch: Count = 4
     """Blocks in one forward and backward pass of a training worker."""
     parallel_sets: Count = 1
@@ -243,6 +243,7 @@ class Resources(Section):
 
     @property
     def evaluation_batch(self) -> int:
+        """batch_blocks, where nothing looks for the best."""
         return self.batch_blocks or 8
 
 

@@ -206,11 +206,8 @@ class Measurer:
     def __init__(self, baseline: str, material: Material, resources: Resources, trust_remote_code: bool):
         torch.set_num_threads(resources.cpus_per_worker)
         self.tokenizer = open_tokenizer(baseline, trust_remote_code)
-        self.material, self.batch_blocks, self.trust_remote_code = (
-            material,
-            resources.evaluation_batch,
-            trust_remote_code,
-        )
+        self.material, self.batch_blocks = material, resources.evaluation_batch
+        self.trust_remote_code = trust_remote_code
 
     def measure(self, name: str, folder: str) -> Measurement:
         model = open_model(folder, self.trust_remote_code, scoring=True)

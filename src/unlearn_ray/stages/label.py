@@ -149,7 +149,8 @@ class LabelShard:
         counts = Counter({"labelled": len(good["positions"].combine_chunks().flatten())})
         for ignored in good["ignored"].to_pylist():
             counts.update(dict(ignored))
-        bad = {row["block_id"]: row["problem"] for row in shard.to_pylist() if row["problem"]}
+        problems = zip(shard["block_id"].to_pylist(), shard["problem"].to_pylist(), strict=True)
+        bad = {block_id: problem for block_id, problem in problems if problem}
         return self.writer.write(shard["shard"][0].as_py(), self.label, good.select(PREPARED_SCHEMA.names), counts, bad)
 
 
