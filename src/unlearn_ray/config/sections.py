@@ -114,9 +114,13 @@ class Training(Section):
     """Peak rate; small models need larger ones than the defaults, which are the paper's for 7B."""
     global_batch: Count = 128
     """Blocks an optimiser step, over all workers."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls from its peak, to 0 after the last step; `constant` does not."""
     warmup_share: Share = 0.0
     """Share of the steps in which the rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Longer gradients are scaled down to this length; 0 leaves them as they are."""
     adapter: Adapter | None = None
     """Train a LoRA adapter; null trains all weights."""
 
@@ -164,12 +168,18 @@ class Unlearn(Training):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     checkpoint_every: Count = 20
     """Optimiser steps between kept checkpoints."""
+    keep_checkpoints: Count | None = None
+    """How many of them are kept, the newest; null keeps all."""
+    merge_adapter: bool = True
+    """Write whole weights; false leaves a trained adapter by itself, beside the name of the baseline."""
     targets: Literal["soft", "hard"] = "soft"
     """Train on the top_k distribution, or on the one best token (the paper)."""
     alpha: Alpha | None = None
     """Which of label.alpha to train on; null takes the first. Read it as `RunConfig.unlearn_alpha`."""
     retain_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the term that holds the model to the baseline on the retain files."""
+    retain_targets: Literal["baseline", "text"] = "baseline"
+    """What the retain blocks are trained on: the baseline's own distribution (KL), or their text (cross-entropy)."""
     retain_blocks: Count = 256
     """Blocks of the retain files, spread evenly over them, that the term draws from."""
     retain_batch: Count | None = None
@@ -234,6 +244,16 @@ class Resources(Section):
     """GPUs over which a labelling or evaluating actor spreads its models, layer by layer, where workers have GPUs."""
     micro_batch: Count = 4
     """Blocks in one forward and backward pass of a training worker."""
+    activation_checkpointing: bool = False
+    """Training computes activations again in the backward pass instead of keeping them: a third more time, and much
+    less memory."""
+    deepspeed: Text | None = None
+    """Train with DeepSpeed ZeRO, which spreads the optimiser, the gradients and the weights over the workers: its
+    settings as JSON, such as configs/deepspeed/zero3.json. null gives every worker the whole model."""
+    save_every: Count = 50
+    """Optimiser steps between saves of the whole training, from which a killed one goes on."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a training that lost a worker or a node goes on from its last save before it counts as failed."""
     parallel_sets: Count = 1
     """Steps that run at the same time."""
     endpoint: Endpoint = Endpoint()
