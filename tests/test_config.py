@@ -101,6 +101,11 @@ def test_a_mistake_is_one_line_that_names_the_key(load, override):
     assert "\n" not in str(raised.value)
 
 
+def test_averaged_weights_and_deepspeed_exclude_each_other(load):
+    with pytest.raises(InputError, match=r"unlearn\.average_share: no process has whole weights"):
+        load("resources.deepspeed=zero2.json", "unlearn.average_share=0.5")
+
+
 def test_a_missing_or_broken_file_is_named(load, tmp_path):
     with pytest.raises(InputError, match=r"absent\.yaml: cannot read"):
         load_config(tmp_path / "absent.yaml")

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from transformers.utils import logging as transformers_logging
 
 from unlearn_ray.errors import InputError
+from unlearn_ray.method.losses import OutputLayer
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 COLUMNS = 8192  # of a product on a CPU that are computed at one time
@@ -115,12 +116,17 @@ def decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     return getattr(_causal(model), str(_causal(model).base_model_prefix))
 
 
-def output_embedding(model: PreTrainedModel | PeftModel) -> torch.nn.Linear:
-    """The last layer, hidden size to vocabulary."""
+def output_layer(model: PreTrainedModel | PeftModel) -> OutputLayer:
+    """The last layer, hidden size to vocabulary, with the scaling and soft capping of the model's family.
+
+    Raises InputError for what is no causal language model.
+    """
     layer = _causal(model).get_output_embeddings()
     if not isinstance(layer, torch.nn.Linear):
         raise InputError(f"{type(_causal(model)).__name__} is no causal language model with an output embedding")
-    return layer
+    config = _causal(model).config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return OutputLayer(layer.weight, layer.bias, scale, getattr(config, "final_logit_softcapping", None))
 
 
 def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -134,12 +140,10 @@ def lm_head(model: PreTrainedModel | PeftModel, columns: Sequence[int] | np.ndar
     Logits of bfloat16 models have an error of about 2^-16 of their size: one near 20 that is rounded to bfloat16 has a
     resolution of 1/8, too coarse for differences of two models.
     """
-    config = _causal(model).config.get_text_config()
-    output = output_embedding(model)
-    kept = slice(None) if columns is None else torch.as_tensor(columns, dtype=torch.long, device=output.weight.device)
-    weight_HV, bias_V = output.weight[kept].detach().t(), None if output.bias is None else output.bias[kept]
-    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-    cap = getattr(config, "final_logit_softcapping", None)
+    layer = output_layer(model)
+    kept = slice(None) if columns is None else torch.as_tensor(columns, dtype=torch.long, device=layer.weight_VH.device)
+    weight_HV, bias_V = layer.weight_VH[kept].detach().t(), None if layer.bias_V is None else layer.bias_V[kept]
+    scale, cap = layer.scale, layer.cap
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
         out = _product(hidden.reshape(-1, hidden.shape[-1]).to(weight_HV), weight_HV)
@@ -188,9 +192,16 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def save_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
-    """Writes a checkpoint (or, for a PEFT model, its adapter) with its tokenizer, as safetensors."""
-    model.save_pretrained(folder, safe_serialization=True)
+def save_checkpoint(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes a checkpoint (or, for a PEFT model, its adapter) with its tokenizer, as safetensors; `weights` are those
+    to write instead of the model's own, by the names of its parameters.
+    """
+    model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

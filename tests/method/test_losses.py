@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearn_ray.method.losses import chunked_divergence, divergence
+from unlearn_ray.method.losses import OutputLayer, divergence, linear_divergence
 
 
 def softmax(logits):
@@ -44,17 +44,57 @@ def test_padded_targets_count_for_nothing():
     torch.testing.assert_close(divergence(logits, ids, probs)[1:], alone)
 
 
-def test_chunks_change_neither_loss_nor_gradients():
-    weight = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+def problem(**options):
+    """Ten positions of three known tokens each, in float64, with an output layer of 30 tokens."""
+    torch.manual_seed(0)
     hidden = torch.randn(10, 8, dtype=torch.float64, requires_grad=True)
-    ids, weights = torch.randint(0, 30, (10, 3)), torch.rand(10, dtype=torch.float64)
-    probs = torch.full((10, 3), 0.3, dtype=torch.float64)
-    results = []
-    for chunk in (3, 100):
-        weight.grad = hidden.grad = None
-        loss = chunked_divergence(hidden, lambda h: h @ weight.t(), ids, probs, weights, chunk=chunk)
-        loss.backward()
-        assert weight.grad is not None and hidden.grad is not None
-        results.append((loss.detach(), weight.grad.clone(), hidden.grad.clone()))
-    for few, many in zip(*results, strict=True):
-        torch.testing.assert_close(few, many, rtol=1e-4, atol=1e-6)  # heads give float32 to the loss
+    weight = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(30, dtype=torch.float64, requires_grad=True)
+    ids = torch.stack([torch.randperm(30)[:3] for _ in range(10)])
+    probs = torch.tensor([[0.5, 0.2, 0.1], [0.7, 0.3, 0.0]], dtype=torch.float64).repeat(5, 1)
+    return hidden, OutputLayer(weight, bias, **options), ids, probs, torch.rand(10, dtype=torch.float64)
+
+
+def gradients(loss, hidden, layer):
+    return torch.autograd.grad(loss, [hidden, layer.weight_VH, layer.bias_V])
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 0.4}, {"scale": 2.0, "cap": 3.0}])
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_the_fused_loss_and_its_gradients_are_those_of_whole_logits(options, chunk):
+    hidden, layer, ids, probs, weights = problem(**options)
+    logits = layer.scale * (hidden @ layer.weight_VH.t() + layer.bias_V)
+    if layer.cap:
+        logits = layer.cap * torch.tanh(logits / layer.cap)
+    expected = (weights * divergence(logits, ids, probs)).sum()
+    got = linear_divergence(hidden, layer, ids, probs, weights, chunk=chunk)
+    torch.testing.assert_close(got, expected)
+    # Times 3, as data parallelism scales a loss before backward.
+    for ours, theirs in zip(gradients(3 * got, hidden, layer), gradients(3 * expected, hidden, layer), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_frozen_output_layer_gets_no_gradient():
+    hidden, layer, ids, probs, weights = problem()
+    frozen = OutputLayer(layer.weight_VH.detach())
+    linear_divergence(hidden, frozen, ids, probs, weights).backward()
+    assert hidden.grad is not None and frozen.weight_VH.grad is None
+
+
+def test_autocast_reaches_the_products_and_leaves_the_gradients_in_the_weights_own_type():
+    hidden, layer, ids, probs, weights = problem()
+    hidden32, weight32 = (x.detach().float().requires_grad_() for x in (hidden, layer.weight_VH))
+    expected = linear_divergence(hidden, OutputLayer(layer.weight_VH), ids, probs, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = linear_divergence(hidden32, OutputLayer(weight32), ids, probs.float(), weights.float())
+    got.backward()
+    assert got.dtype == weight32.grad.dtype == hidden32.grad.dtype == torch.float32
+    assert got.item() == pytest.approx(expected.item(), rel=1e-2)
+    [theirs] = torch.autograd.grad(expected, [layer.weight_VH])
+    torch.testing.assert_close(weight32.grad, theirs.float(), rtol=0.05, atol=0.05)
+
+
+def test_a_rank_without_positions_still_takes_part_in_backward():
+    hidden, layer, ids, probs, weights = problem()
+    linear_divergence(hidden[:0], layer, ids[:0], probs[:0], weights[:0]).backward()
+    assert layer.weight_VH.grad is not None and not layer.weight_VH.grad.any()

@@ -325,4 +325,6 @@ class RunConfig(Section):
             )
         if self.unlearn.targets == "soft" and self.label.top_k == 0:
             raise ValueError("unlearn.targets: soft labels need label.top_k above 0; or set unlearn.targets=hard")
+        if self.unlearn.average_share > 0 and self.resources.deepspeed:
+            raise ValueError("unlearn.average_share: no process has whole weights to average under resources.deepspeed")
         return self

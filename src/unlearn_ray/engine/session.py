@@ -99,6 +99,6 @@ def _worker_environment(resources: Resources, address: str) -> dict[str, str]:
     on_cpus = resources.gpus_per_worker == 0
     if resources.gpus_per_worker == "auto" and address == "local":
         on_cpus = not torch.cuda.is_available()
-    wanted = QUIET | (KEEP_MEMORY | {"CUDA_VISIBLE_DEVICES": ""} if on_cpus else {})
+    wanted = QUIET | (KEEP_MEMORY | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"} if on_cpus else {})
     # What is set already stays: it is the user's word, and Ray refuses to change what a job's runtime environment sets.
     return {name: value for name, value in wanted.items() if name not in os.environ}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -65,13 +65,21 @@ def write_atomic(path: str, data: bytes) -> None:
     Object stores give that by themselves; a local file is written beside its place, synced and renamed. Folders are
     made as needed. Raises StepFailed with the path where there is no space or no permission, as all writers here do.
     """
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: str) -> Iterator[IO[bytes]]:
+    """A file to write in pieces, that is there as a whole when the context ends without an error, or not at all."""
     system, inner = _open(path)
     with _writing(path):
         if isinstance(system, fs.LocalFileSystem):
-            _replace(Path(inner), data)
+            with _replacing(Path(inner)) as file:
+                yield file
         else:
             with system.open_output_stream(inner) as stream:
-                stream.write(data)
+                yield stream
 
 
 def write_new(path: str, data: bytes) -> bool:
@@ -198,12 +206,13 @@ def _writing(path: str) -> Iterator[None]:
         raise StepFailed(f"cannot write {path}: {error} (what is finished is kept; mend this and run again)") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,29 +1,58 @@
 """Ray Train around a train loop that knows nothing of Ray."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
+from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
-    loop: Callable[[dict], Any], config: dict, *, name: str, storage: str, workers: int, cpus: float, gpus: float
-) -> Any:
+    loop: Callable[[dict], Any],
+    config: dict,
+    *,
+    name: str,
+    record: str,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    restarts: int,
+) -> tuple[Any, int]:
     """Runs `loop(config)` on a group of Ray Train workers with a process group between them; returns rank 0's return
-    value.
+    value, and how often the group was started again.
 
-    storage: a folder of this attempt alone, for Ray's own record. Ray resumes from a record that it finds there, and
-    would take one that an older recipe left for its own.
+    A group that lost a worker or a node starts again, at most `restarts` times: the loop finds by itself where it
+    was. What the loop raises is raised here at once, since it would come again. record: a folder for Ray's own notes,
+    emptied first: Ray resumes from notes that it finds, and would take those of another attempt for its own.
     """
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
-        run_config=RunConfig(name=name, storage_path=storage),
-    )
-    with own_errors():
-        return trainer.fit().return_value
+    for attempt in range(restarts + 1):
+        storage.remove(record)
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
+            run_config=RunConfig(name=name, storage_path=record),
+        )
+        try:
+            with own_errors():
+                result = trainer.fit().return_value
+            storage.remove(record)
+            return result, attempt
+        except TrainingFailedError as error:
+            if attempt == restarts or not _lost_a_worker(error):
+                raise
+            logger.warning("%s lost a worker and starts again from its last save", name)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _lost_a_worker(error: TrainingFailedError) -> bool:
+    """Whether a process died, which is told by errors of Ray's own; those beside it fail in their next exchange."""
+    failures = getattr(error, "worker_failures", {0: error}).values()
+    return any(type(failure).__module__.startswith("ray.") for failure in failures)

@@ -119,7 +119,7 @@ class GainShard:
         trust_remote_code: bool,
     ):
         torch.set_num_threads(threads)
-        self.models = [open_model(folder, trust_remote_code, scoring=True) for folder in (baseline, reinforced)]
+        self.models = [open_model(folder, trust_remote_code) for folder in (baseline, reinforced)]
         self.leading = leading_ids(open_tokenizer(baseline, trust_remote_code))
         self.matcher = Matcher([(surface, surface) for surface in surfaces])
         self.blocks, self.batch_blocks = blocks, batch_blocks

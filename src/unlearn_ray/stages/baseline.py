@@ -79,15 +79,20 @@ def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenize
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
 
-def open_model(folder: str, trust_remote_code: bool, *, scoring: bool) -> PreTrainedModel:
-    """The model of a step, on the GPU where this process has one, or spread over its several; float32 for training, for
-    scoring what is fastest.
+def open_model(folder: str, trust_remote_code: bool, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model of a step, on the GPU where this process has one, or spread over its several; dtype: None for the
+    fastest, as scoring wants it.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = compute_dtype(device) if scoring else torch.float32
     spread = "balanced" if torch.cuda.device_count() > 1 else None
     with readable(model_path(folder)) as path:
-        return load_model(path, dtype=dtype, device=device, device_map=spread, trust_remote_code=trust_remote_code)
+        return load_model(
+            path,
+            dtype=dtype or compute_dtype(device),
+            device=device,
+            device_map=spread,
+            trust_remote_code=trust_remote_code,
+        )
 
 
 def open_reinforced(folder: str, baseline: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel | PeftModel:
@@ -95,16 +100,21 @@ def open_reinforced(folder: str, baseline: PreTrainedModel, trust_remote_code: b
     as both.
     """
     if not storage.exists(storage.join(folder, "adapter_config.json")):
-        return open_model(folder, trust_remote_code, scoring=True)
+        return open_model(folder, trust_remote_code)
     with readable(folder) as path:
         return add_adapter(baseline, path)
 
 
-def write_checkpoint(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
-    """Saves a checkpoint to a folder of the run, wherever that lies."""
+def write_checkpoint(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """save_checkpoint to a folder of the run, wherever that lies."""
     if "://" not in folder:
-        save_checkpoint(model, tokenizer, folder)
+        save_checkpoint(model, tokenizer, folder, weights)
         return
     with TemporaryDirectory() as local:
-        save_checkpoint(model, tokenizer, local)
+        save_checkpoint(model, tokenizer, local, weights)
         storage.upload_folder(local, folder)

@@ -210,7 +210,7 @@ class Measurer:
         self.trust_remote_code = trust_remote_code
 
     def measure(self, name: str, folder: str) -> Measurement:
-        model = open_model(folder, self.trust_remote_code, scoring=True)
+        model = open_model(folder, self.trust_remote_code)
         material = self.material if name in (BEFORE, AFTER) else self.material.curves_only()
         return measure(model, self.tokenizer, material, self.batch_blocks)
 

@@ -133,7 +133,7 @@ class LabelShard:
         torch.set_num_threads(threads)
         tokenizer = open_tokenizer(baseline, trust_remote_code)
         anchor_ids = set().union(*specific_tokens(tokenizer, read_dictionary(anchors)))
-        model = open_model(baseline, trust_remote_code, scoring=True)
+        model = open_model(baseline, trust_remote_code)
         self.label = Labeller(
             model,
             open_reinforced(reinforced, model, trust_remote_code),
@@ -163,7 +163,7 @@ class LabelRetainShard:
         torch.set_num_threads(threads)
         self.label = partial(
             label_text,
-            open_model(baseline, trust_remote_code, scoring=True),
+            open_model(baseline, trust_remote_code),
             leading_ids(open_tokenizer(baseline, trust_remote_code)),
             top_k=top_k,
             batch_blocks=batch_blocks,

@@ -4,8 +4,9 @@ forgotten.
 
 from unlearn_ray.config import Reinforce, Resources
 from unlearn_ray.engine.steps import StepRun
-from unlearn_ray.stages.finetune import FineTune, fine_tune
-from unlearn_ray.training import TrainSettings, text_example
+from unlearn_ray.stages.finetune import TRAINING_KEYS, FineTune, fine_tune
+from unlearn_ray.training.examples import text_example
+from unlearn_ray.training.loop import TrainSettings
 
 
 def reinforce(run: StepRun, *, settings: Reinforce, seed: int, resources: Resources, trust_remote_code: bool) -> dict:
@@ -16,18 +17,10 @@ def reinforce(run: StepRun, *, settings: Reinforce, seed: int, resources: Resour
         examples=run.inputs["blocks"],
         decode=text_example,
         settings=TrainSettings(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            global_batch=settings.global_batch,
-            warmup_share=settings.warmup_share,
-            weight_decay=settings.weight_decay,
+            **settings.model_dump(include=TRAINING_KEYS),
             seed=seed,
         ),
         adapter=settings.adapter,
-        merge=False,
-        seed=seed,
-        micro_batch=resources.micro_batch,
         trust_remote_code=trust_remote_code,
-        threads=resources.cpus_per_worker,
     )
     return fine_tune(job, resources, "reinforce")

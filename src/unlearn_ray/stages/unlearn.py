@@ -7,8 +7,9 @@ from functools import partial
 from unlearn_ray.config import Resources, Unlearn
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.labelling import alpha_column
-from unlearn_ray.stages.finetune import FineTune, fine_tune
-from unlearn_ray.training import TrainSettings, hard_example, soft_example
+from unlearn_ray.stages.finetune import TRAINING_KEYS, FineTune, fine_tune
+from unlearn_ray.training.examples import hard_example, soft_example, text_example
+from unlearn_ray.training.loop import TrainSettings
 
 
 def unlearn(
@@ -25,11 +26,7 @@ def unlearn(
         examples=run.inputs["labels"],
         decode=soft_example if settings.targets == "soft" else hard,
         settings=TrainSettings(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            global_batch=settings.global_batch,
-            warmup_share=settings.warmup_share,
-            weight_decay=settings.weight_decay,
+            **settings.model_dump(include=TRAINING_KEYS),
             seed=seed,
             retain_weight=settings.retain_weight,
             retain_batch=settings.retain_batch or settings.global_batch,
@@ -37,12 +34,10 @@ def unlearn(
             checkpoint_every=settings.checkpoint_every,
         ),
         adapter=settings.adapter,
-        merge=True,
-        seed=seed,
-        micro_batch=resources.micro_batch,
+        merge=settings.merge_adapter,
+        keep=settings.keep_checkpoints,
         trust_remote_code=trust_remote_code,
-        threads=resources.cpus_per_worker,
         retain=run.inputs.get("retain"),
-        decode_retain=soft_example,
+        decode_retain=text_example if settings.retain_targets == "text" else soft_example,
     )
     return fine_tune(job, resources, "unlearn")
