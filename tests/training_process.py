@@ -2,7 +2,7 @@
 
 JOB is a JSON file: {"model", "blocks" (lists of ids), "settings", "dtype", "out", "runs": {name: layout}}. Of every run
 the main process writes out/NAME.json with the losses and out/NAME.safetensors with the trained weights. Beside the
-layout a run may have "stop_after", a step after which it is given up, and "saves", where it keeps its state.
+layout a run may have "lora", "stop_after", a step after which it is given up, and "saves", where it keeps its state.
 """
 
 import gc
@@ -18,6 +18,7 @@ def main(job_file: str, rank: str, world: str, port: str) -> None:
     import pyarrow as pa
     import torch
     from accelerate.state import AcceleratorState
+    from peft import LoraConfig, PeftModel
     from safetensors.torch import save_file
 
     from unlearn_ray.models import leading_ids, load_model, load_tokenizer
@@ -34,9 +35,13 @@ def main(job_file: str, rank: str, world: str, port: str) -> None:
     for name, run in job["runs"].items():
         AcceleratorState._reset_state()
         stop_after, saves = run.pop("stop_after", None), run.pop("saves", name)
+        lora = run.pop("lora", False)
         layout = layouts.Layout(**run)
         accelerator = layouts.make_accelerator(layout, max_grad_norm=settings.max_grad_norm, processes=int(world))
         model, leading = load_model(job["model"]), leading_ids(load_tokenizer(job["model"]))
+        if lora:
+            torch.manual_seed(0)
+            model = PeftModel(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
         background = Background()
 
         def write(step, weights, name=name, accelerator=accelerator):
