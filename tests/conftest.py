@@ -1,9 +1,11 @@
 """Small things that many tests need: a model and a tokenizer that are made here, in a second, without a network."""
 
 import os
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -90,6 +92,14 @@ resources: {{gpus_per_worker: 0, batch_blocks: 4}}
         return folder / "run.yaml"
 
     return write
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A folder for a Ray of its own; the names of its sockets have to be short."""
+    folder = tempfile.mkdtemp(prefix="ur-", dir="/tmp")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

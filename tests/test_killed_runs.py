@@ -1,12 +1,10 @@
 """The whole command, killed in every stage and started again: it goes on, and the result is the same."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +12,19 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-# What has come into being when the run is killed, below the folder of the forget set. Labels: some shards of several.
+# What has come into being when the run is killed, below the folder of the forget set. Labels: some shards of several;
+# trainings: a state to go on from, for the second after a checkpoint.
 KILLED_AT = {
     "blocks": "blocks-*/attempt.json",
-    "reinforced": "reinforced-*/attempt.json",
+    "reinforced": "reinforced-*/saves/step-4/*.pt",
     "anchors": "anchors-*/attempt.json",
     "labels": "labels-*/part-00000.parquet",
-    "unlearned": "unlearned-*/checkpoints/step-*",
+    "unlearned": "unlearned-*/saves/step-8/*.pt",
     "evaluation": "evaluation-*/attempt.json",
 }
 # Several shards of labels, and a forward pass for every block, so that there is a time with some of them written.
 OVERRIDES = ["label.block_tokens=16", "resources.batch_blocks=1", "reinforce.global_batch=16",
-             "unlearn.global_batch=16", "unlearn.checkpoint_every=6"]  # fmt: skip
+             "unlearn.global_batch=16", "unlearn.checkpoint_every=6", "resources.save_every=4"]  # fmt: skip
 
 
 @dataclass
@@ -66,23 +65,18 @@ class Command:
         driver.stdout.close()
 
 
-@pytest.fixture
-def ray_folder() -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="ur-", dir="/tmp")  # the names of Ray's sockets have to be short
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def finished_files(root: Path) -> dict[Path, int]:
-    """When the manifests and the shards of labels were written: what must never be written again."""
-    files = [*root.rglob("manifest.json"), *root.glob("story/labels-*/part-*.parquet")]
+    """When manifests, shards of labels and checkpoints were written: what must never be written again."""
+    patterns = ("story/labels-*/part-*.parquet", "story/unlearned-*/checkpoints/step-6/model.safetensors")
+    files = [*root.rglob("manifest.json"), *(file for pattern in patterns for file in root.glob(pattern))]
     return {file.relative_to(root): file.stat().st_mtime_ns for file in files}
 
 
 def results(root: Path) -> dict[str, bytes]:
     """All that a run computes: without the files that tell times, and without what a kill may leave half-written."""
     files = [file for file in root.glob("*/*-*/**/*") if file.is_file() and not file.name.startswith(".")]
-    return {str(file.relative_to(root)): file.read_bytes() for file in files if file.name != "manifest.json"}
+    results = [file for file in files if file.name != "manifest.json" and file.parent.name != "tensorboard"]
+    return {str(file.relative_to(root)): file.read_bytes() for file in results}
 
 
 def test_a_run_killed_in_every_stage_gives_the_bytes_of_one_left_alone(tmp_path, write_run, ray_folder, kill_ours):

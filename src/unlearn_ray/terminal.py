@@ -136,6 +136,9 @@ def _cell(outcomes: Sequence["Outcome"], stage: str) -> str:
 
 
 def _state(outcome: "Outcome") -> str:
+    if outcome.progress:
+        at = outcome.progress
+        return f"{outcome.state} {at['step']}/{at['steps']}, {_time(at['seconds_left'])} left"
     return f"{outcome.state} {_time(outcome.seconds)}" if outcome.seconds else outcome.state
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
+from unlearn_ray.engine.storage import write_json
 from unlearn_ray.errors import InputError
+from unlearn_ray.terminal import table
 
 
 def step(stage: str = "work", *, forget_set: str = "alice", version: int = 1, run: Any = None, **parts: Any) -> Step:
@@ -222,6 +224,15 @@ def test_a_root_with_a_living_driver_is_refused(tmp_path, driver):
     with pytest.raises(InputError, match=f"in use by process {driver.pid}"):
         run_steps(str(tmp_path), [step()])
     assert states(step_states(str(tmp_path), [step()])) == {"alice/work": "running"}
+
+
+def test_a_running_step_tells_how_far_it_is(tmp_path, driver):
+    [outcome] = step_states(str(tmp_path), [step()])
+    progress = {"step": 3, "steps": 40, "seconds_left": 250.0}
+    write_json(f"{outcome.folder}/progress.json", progress)
+    [outcome] = step_states(str(tmp_path), [step()])
+    assert outcome.progress == progress
+    assert "running 3/40, 4 min left" in table([outcome])
 
 
 def test_a_killed_step_runs_again_and_finds_what_it_left(tmp_path, driver):

@@ -77,13 +77,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a step stands. folder is where its result lies: with another forget set where that has the same step."""
+    """Where a step stands. folder is where its result lies: with another forget set where that has the same step.
+    progress: what a running step says of itself in progress.json, with "step", "steps" and "seconds_left".
+    """
 
     step: Step
     state: State
     folder: str
     seconds: float = 0.0
     error: BaseException | None = None
+    progress: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_steps(
@@ -177,7 +180,9 @@ def _on_disk(root: str, step: Step, driven: bool) -> Outcome:
     attempt = _read(storage.join(folder, "attempt.json"))
     if attempt.get("error"):
         return Outcome(step, "failed", folder, attempt["seconds"], StepFailed(attempt["error"]))
-    return Outcome(step, "running" if attempt and driven else "to do", folder)
+    if attempt and driven:
+        return Outcome(step, "running", folder, progress=_read(storage.join(folder, "progress.json")))
+    return Outcome(step, "to do", folder)
 
 
 def _read(path: str) -> dict:
