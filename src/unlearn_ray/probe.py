@@ -25,8 +25,9 @@ from unlearn_ray.planning import shape_of
 
 CPU_TOKENS, CPU_BLOCKS = 128, 4  # of a batch at most: enough for the rate of large matrices
 CPU_WORK = 5e10  # parameters x tokens of a batch, at most, unless it is one block
-LONGEST_S = 3.0  # that one kind of work is repeated for
-REPEATS = 6
+LONGEST_S = 2.0  # that one kind of work is repeated for
+REPEATS = 5
+BUSY_SHARE = 0.2  # of the CPUs, from which on other work is worth a word
 ANCHOR_TOKENS = 256
 BYTES_A_PARAMETER = 16  # float32 weights, gradients and optimiser
 
@@ -74,7 +75,7 @@ def measure(
         models = [_random_model(one, device, trust_remote_code) for one in small]
         layers = config.get_text_config().num_hidden_layers
         return Speed(
-            device=torch.cuda.get_device_name() if device == "cuda" else f"{threads} CPU threads",
+            device=torch.cuda.get_device_name() if device == "cuda" else _cpus(threads),
             **_training(models, layers, torch.zeros(micro_batch, block_tokens, dtype=torch.long, device=device)),
             **_scoring(models, layers, settings, batch, block_tokens),
         )
@@ -149,6 +150,12 @@ def _seconds(work: Callable[[], Any]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def _cpus(threads: int) -> str:
+    busy = psutil.cpu_percent(interval=0.5) / 100
+    others = f", {busy:.0%} of them busy with other work: times are longer than on a quiet machine"
+    return f"{threads} CPU threads" + (others if busy > BUSY_SHARE else "")
 
 
 def _layers_compared(config: PreTrainedConfig, trust_remote_code: bool) -> int:
