@@ -1,4 +1,5 @@
-"""How fast this device works on models of a given shape: measured, in seconds, on random ones of few layers. Free of Ray.
+"""How fast this device works on models of a given shape: measured, in seconds, on random ones of few layers. Free of
+Ray.
 
 Every further layer costs the same, so that a model of L layers takes t1 + (L - 1) (tk - t1) / (k - 1), where t1 is the
 time of one layer and tk that of k: two, or where layers are small beside the embeddings so many that the difference is
@@ -135,26 +136,32 @@ def _whole(models: list[PreTrainedModel], layers: int, work: Callable[[PreTraine
 
 
 def _fastest(works: list[Callable[[], Any]]) -> list[float]:
-    """Seconds of each at its fastest. They take turns, so that what else the machine does falls on all of them; the
-    first turn, which sets things up, does not count.
+    """Seconds of each at its fastest. They take turns, so that what disturbs falls on all of them; the first turn, which
+    sets things up, does not count.
     """
     turns: list[list[float]] = []
-    while len(turns) < 2 or (len(turns) <= REPEATS and sum(map(sum, turns)) < LONGEST_S):
+    while len(turns) < 3 or (len(turns) <= REPEATS and sum(map(sum, turns)) < LONGEST_S):
         turns.append([_seconds(work) for work in works])
     return [min(times) for times in zip(*turns[1:], strict=True)]
 
 
 def _seconds(work: Callable[[], Any]) -> float:
+    """On CPUs what the threads computed, divided by their number: what they waited for other programs does not count,
+    which on a busy machine is most of the time.
+    """
+    if not torch.cuda.is_available():
+        started = time.process_time()
+        work()
+        return (time.process_time() - started) / torch.get_num_threads()
     started = time.perf_counter()
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def _cpus(threads: int) -> str:
     busy = psutil.cpu_percent(interval=0.5) / 100
-    others = f", {busy:.0%} of them busy with other work: times are longer than on a quiet machine"
+    others = f" with other work on {busy:.0%} of them, which makes estimates too long"
     return f"{threads} CPU threads" + (others if busy > BUSY_SHARE else "")
 
 

@@ -1,4 +1,4 @@
-"""What a run will need, before it runs: memory of a device, steps and, where a probe measures it, time. Starts no Ray."""
+"""What a run will need, before it runs: memory of a device, steps and, where a probe measures it, time. Without Ray."""
 
 import json
 from collections.abc import Iterator
@@ -50,13 +50,14 @@ class Device:
 class StagePlan:
     """The memory of one costly stage, in bytes: of a device, and for training of the first worker's host.
 
-    refusal: why it cannot run, and with which settings it could. layouts: see layouts.layout_table.
+    refusal: why it cannot run; fits_with: the overrides with which it could. layouts: see layouts.layout_table.
     """
 
     stage: str
     memory: float
     host: float | None = None
-    refusal: str | None = None
+    refusal: str = ""
+    fits_with: str = ""
     layouts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -176,7 +177,7 @@ def training_plan(stage: str, config: RunConfig, shape: Shape, device: Device, z
     smaller = smaller_trainings(job, gpus=not device.is_host)
     ways = ((training_settings(job, other, section), needs(other)) for other in smaller)
     host, layouts = training_host_bytes(shape, job), layout_table(shape, job)
-    return StagePlan(stage, needs(job), host, _refusal(stage, needs(job), device, ways), layouts)
+    return StagePlan(stage, needs(job), host, *_refusal(stage, needs(job), device, ways), layouts)
 
 
 def scoring_plan(stage: str, work: Scoring, shape: Shape, device: Device) -> StagePlan:
@@ -186,7 +187,7 @@ def scoring_plan(stage: str, work: Scoring, shape: Shape, device: Device) -> Sta
         for other in smaller_scorings(work, gpus=not device.is_host)
     )
     needed = scoring_bytes(shape, work)
-    return StagePlan(stage, needed, refusal=_refusal(stage, needed, device, ways))
+    return StagePlan(stage, needed, None, *_refusal(stage, needed, device, ways))
 
 
 def _scorings(config: RunConfig, workload: Workload, device: Device) -> dict[str, Scoring]:
@@ -206,20 +207,20 @@ def _scorings(config: RunConfig, workload: Workload, device: Device) -> dict[str
     return {"labels": labels, "evaluation": evaluation} | retain
 
 
-def _refusal(stage: str, needed: float, device: Device, ways: Iterator[tuple[str, float]]) -> str | None:
-    """Nothing where the stage fits; else the first of the ways (overrides, bytes then needed) in which it does."""
+def _refusal(stage: str, needed: float, device: Device, ways: Iterator[tuple[str, float]]) -> tuple[str, str]:
+    """Nothing where the stage fits; else the problem, and the first of the ways (overrides, bytes needed) that fits."""
     if needed <= device.memory:
-        return None
+        return "", ""
     problem = f"{stage} needs {needed / 1e9:.1f} GB a device, which has {device.memory / 1e9:.1f} GB"
     for settings, then_needed in ways:
         if then_needed <= device.memory:
-            return f"{problem}; it fits with {settings} ({then_needed / 1e9:.1f} GB)"
-    return f"{problem}, and no setting makes it fit"
+            return f"{problem} ({then_needed / 1e9:.1f} GB with {settings})", settings
+    return f"{problem}, and no setting makes it fit", ""
 
 
 @contextmanager
 def _description(model: str) -> Iterator[str]:
-    """Where the model's configuration and tokenizer can be read: of a model in an object store a copy of these alone."""
+    """Where the model's configuration and tokenizer can be read: of one in an object store a copy of these alone."""
     if "://" not in model:
         yield model
         return

@@ -104,7 +104,8 @@ def _training_seconds(
     factor = (CHECKPOINTING if resources.activation_checkpointing else 1) * (ADAPTER if settings.adapter else 1)
     trained = shape.trained(settings.adapter.rank if settings.adapter else None)
     divided = resources.workers if resources.deepspeed else 1
-    return factor * speed.train_token * tokens / resources.workers + steps * speed.optimizer_parameter * trained / divided
+    computing = factor * speed.train_token * tokens / resources.workers
+    return computing + steps * speed.optimizer_parameter * trained / divided
 
 
 def _evaluation_seconds(config: RunConfig, blocks: int, speed: Speed) -> float:
