@@ -39,15 +39,22 @@ def smaller_trainings(job: Training, *, gpus: bool) -> Iterator[Training]:
     yield replace(job, checkpointing=True)
     yield _small(job)
     if gpus:
-        larger = [2**power for power in range(1, MOST_WORKERS.bit_length()) if 2**power > job.workers]
-        for workers in (job.workers, *larger):
-            for zero in SETTINGS:
-                divided = replace(job, workers=workers, zero=zero, averaged=False)
-                yield divided
-                yield _small(divided)
+        yield from _spread(job)
     if job.rank is None:
-        yield replace(job, rank=RANK)
-        yield _small(replace(job, rank=RANK))
+        adapted = replace(job, rank=RANK)
+        yield adapted
+        yield _small(adapted)
+        if gpus:
+            yield from _spread(adapted)
+
+
+def _spread(job: Training) -> Iterator[Training]:
+    larger = [2**power for power in range(1, MOST_WORKERS.bit_length()) if 2**power > job.workers]
+    for workers in (job.workers, *larger):
+        for zero in SETTINGS:
+            divided = replace(job, workers=workers, zero=zero, averaged=False)
+            yield divided
+            yield _small(divided)
 
 
 def smaller_scorings(work: Scoring, *, gpus: bool) -> Iterator[Scoring]:

@@ -103,23 +103,30 @@ def training_device_bytes(shape: Shape, job: Training) -> float:
 def state_bytes(shape: Shape, job: Training) -> float:
     """Weights, gradients and optimiser.
 
-    Data parallel: 4N + 2N (bfloat16 copies of autocast) + 4Nt + 8Nt, 4Nt more for averaged weights, and 4Nt for the
-    buckets in which several workers reduce gradients; under an adapter the base is 2N, and the adapter 4Nt + 4Nt + 8Nt.
-    ZeRO: 2N + 4Nt + 12Nt/W, with the gradients /W from stage 2 and the weights /W from stage 3; what is offloaded is
-    not there; plus buckets, and what stage 3 gathers. Without bfloat16 hardware 2N is 4N, and there are no copies.
+    Data parallel: 4N + 2N + 4Nt + 8Nt, 4Nt more for averaged weights, and 4Nt for the buckets in which several workers
+    reduce gradients. The 2N are the bfloat16 copies of autocast, which live until the forward pass ends, also under
+    activation checkpointing and ZeRO-3; without bfloat16 hardware there are none. Under an adapter, whose base is
+    bfloat16 in itself, 2N + 4Nt are the weights. ZeRO: 4N + 2N + 4Nt + 12Nt/W, with the gradients /W from stage 2 and
+    the 4N /W from stage 3; what is offloaded is not there; plus buckets, and what stage 3 gathers.
     """
     weights, trained = shape.parameters, shape.trained(job.rank)
-    half = 2 if job.bf16 else 4
+    number = weight_bytes(job)
+    copies = 2 * weights if job.bf16 and job.rank is None else 0
     if job.zero is None:
-        base = 4 * weights + (2 * weights if job.bf16 else 0) if job.rank is None else half * weights + 4 * trained
+        base = number * weights + (4 * trained if job.rank is not None else 0)
         buckets = 4 * trained if job.workers > 1 else 0
-        return base + 12 * trained + (4 * trained if job.averaged else 0) + buckets
+        return base + copies + 12 * trained + (4 * trained if job.averaged else 0) + buckets
     zero, workers = job.zero, job.workers
-    base = 0.0 if zero.offload_weights else half * weights / (workers if zero.stage >= 3 else 1)
-    gathered = half * min(weights, LIVE_WEIGHTS) if zero.stage >= 3 else 0
+    base = 0.0 if zero.offload_weights else number * weights / (workers if zero.stage >= 3 else 1)
+    gathered = number * min(weights, LIVE_WEIGHTS) if zero.stage >= 3 else 0
     gradients = 4 * trained / (workers if zero.stage >= 2 else 1)
     optimizer = 0.0 if zero.offload_optimizer else 12 * trained / (workers if zero.stage >= 1 else 1)
-    return base + gathered + gradients + optimizer + 4 * min(trained, REDUCED_AT_ONCE)
+    return base + copies + gathered + gradients + optimizer + 4 * min(trained, REDUCED_AT_ONCE)
+
+
+def weight_bytes(job: Training) -> int:
+    """Of one weight: float32 where it is trained, what is fastest where an adapter leaves it alone."""
+    return 2 if job.bf16 and job.rank is not None else 4
 
 
 def layer_bytes(shape: Shape, job: Training) -> int:
@@ -127,25 +134,22 @@ def layer_bytes(shape: Shape, job: Training) -> int:
 
     Float32 weights under autocast, 34H + 8I: at each norm its input and what it normed in float32, 16H; the bfloat16
     inputs of q, k, v, gate and up, 10H; q, k, v and what attention makes of them, 8H; gate, its activation, up and
-    their product, 8I. Bfloat16 weights, 24H + 8I: norms 8H each, whose results the products share. An adapter,
-    28H + 8I: norms 4H each, and inputs of its own for each of the products. In float32 alone 40H + 16I. Attention
-    keeps no [T, T] matrix.
+    their product, 8I. An adapter on bfloat16 weights, 28H + 8I: norms 4H each, and inputs of its own for each of the
+    products. In float32 alone 40H + 16I. Attention keeps no [T, T] matrix.
     """
-    hidden, intermediate = shape.hidden, shape.intermediate
     if not job.bf16:
-        return 40 * hidden + 16 * intermediate
-    if job.rank is not None:
-        return 28 * hidden + 8 * intermediate
-    return (34 if job.zero is None else 24) * hidden + 8 * intermediate
+        return 40 * shape.hidden + 16 * shape.intermediate
+    return (34 if job.rank is None else 28) * shape.hidden + 8 * shape.intermediate
 
 
 def activation_bytes(shape: Shape, job: Training) -> int:
-    """Of one micro-batch: L layers; with activation checkpointing the L inputs (4H or 2H a token) and one layer."""
+    """Of one micro-batch: L layers; with activation checkpointing the L inputs (4H a token, 2H where the weights are
+    bfloat16) and one layer.
+    """
     tokens = job.micro_batch * job.block_tokens
     if not job.checkpointing:
         return tokens * shape.layers * layer_bytes(shape, job)
-    full_residual = not job.bf16 or (job.zero is None and job.rank is None)
-    return tokens * (shape.layers * (4 if full_residual else 2) * shape.hidden + layer_bytes(shape, job))
+    return tokens * (shape.layers * weight_bytes(job) * shape.hidden + layer_bytes(shape, job))
 
 
 def loss_bytes(shape: Shape, job: Training) -> int:
@@ -155,17 +159,17 @@ def loss_bytes(shape: Shape, job: Training) -> int:
 
 
 def training_host_bytes(shape: Shape, job: Training) -> float:
-    """Of the first worker: the saved state 12Nt (ZeRO: 12Nt/W), the exported weights 4N (beside an adapter 2N + 4Nt),
-    and what ZeRO offloads.
+    """Of the first worker: the saved state 12Nt (ZeRO: 12Nt/W), the weights that it exports, 4N (beside an adapter what
+    its base takes, and 4Nt), and what ZeRO offloads.
     """
-    weights, trained = shape.parameters, shape.trained(job.rank)
+    weights, trained, number = shape.parameters, shape.trained(job.rank), weight_bytes(job)
     share = job.workers if job.zero and job.zero.stage >= 1 else 1
-    exported = 4 * weights if job.rank is None else (2 if job.bf16 else 4) * weights + 4 * trained
+    exported = number * weights + (4 * trained if job.rank is not None else 0)
     offloaded = 0.0
     if job.zero and job.zero.offload_optimizer:
         offloaded += 12 * trained / share
     if job.zero and job.zero.offload_weights:
-        offloaded += (2 if job.bf16 else 4) * weights / job.workers
+        offloaded += number * weights / job.workers
     return 12 * trained / share + exported + offloaded
 
 

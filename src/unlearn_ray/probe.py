@@ -136,8 +136,8 @@ def _whole(models: list[PreTrainedModel], layers: int, work: Callable[[PreTraine
 
 
 def _fastest(works: list[Callable[[], Any]]) -> list[float]:
-    """Seconds of each at its fastest. They take turns, so that what disturbs falls on all of them; the first turn, which
-    sets things up, does not count.
+    """Seconds of each at its fastest. They take turns, so that what disturbs falls on all of them; the first turn sets
+    things up and does not count.
     """
     turns: list[list[float]] = []
     while len(turns) < 3 or (len(turns) <= REPEATS and sum(map(sum, turns)) < LONGEST_S):
