@@ -225,4 +225,4 @@ def test_a_small_run_on_this_machine_is_timed_by_the_probe(write_run, tmp_path):
     for stage in ("reinforced", "labels", "retain", "unlearned", "evaluation"):
         assert rows[stage].endswith(" s")
     assert "this machine's memory" in result.stdout and "the baseline's tokenizer" in result.stdout
-    assert "times: measured on 1 CPU threads" in result.stdout
+    assert "times: measured on 1 CPU thread" in result.stdout

@@ -28,7 +28,7 @@ CPU_TOKENS, CPU_BLOCKS = 128, 4  # of a batch at most: enough for the rate of la
 CPU_WORK = 5e10  # parameters x tokens of a batch, at most, unless it is one block
 LONGEST_S = 2.0  # that one kind of work is repeated for
 REPEATS = 5
-BUSY_SHARE = 0.2  # of the CPUs, from which on other work is worth a word
+BUSY_SHARE = 0.2  # of the machine, from which on other work is worth a word
 ANCHOR_TOKENS = 256
 BYTES_A_PARAMETER = 16  # float32 weights, gradients and optimiser
 
@@ -70,16 +70,14 @@ def measure(
         block_tokens = min(block_tokens, CPU_TOKENS)
         most = min(CPU_BLOCKS, max(1, int(CPU_WORK / parameters / block_tokens)))
         micro_batch, batch = min(micro_batch, most), min(batch, most)
-    threads_before = torch.get_num_threads()
+    threads_before, before = torch.get_num_threads(), _cpu_seconds()
     torch.set_num_threads(threads)
     try:
         models = [_random_model(one, device, trust_remote_code) for one in small]
         layers = config.get_text_config().num_hidden_layers
-        return Speed(
-            device=torch.cuda.get_device_name() if device == "cuda" else _cpus(threads),
-            **_training(models, layers, torch.zeros(micro_batch, block_tokens, dtype=torch.long, device=device)),
-            **_scoring(models, layers, settings, batch, block_tokens),
-        )
+        ids_BT = torch.zeros(micro_batch, block_tokens, dtype=torch.long, device=device)
+        seconds = _training(models, layers, ids_BT) | _scoring(models, layers, settings, batch, block_tokens)
+        return Speed(torch.cuda.get_device_name() if device == "cuda" else _cpus(threads, before), **seconds)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -159,10 +157,19 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _cpus(threads: int) -> str:
-    busy = psutil.cpu_percent(interval=0.5) / 100
-    others = f" with other work on {busy:.0%} of them, which makes estimates too long"
-    return f"{threads} CPU threads" + (others if busy > BUSY_SHARE else "")
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Of the machine altogether, of all programs on it, and of this one."""
+    times = psutil.cpu_times()
+    total = sum(times)
+    return total, total - times.idle, time.process_time()
+
+
+def _cpus(threads: int, before: tuple[float, float, float]) -> str:
+    """The name of this device, with what other programs took since `before` where that was much."""
+    total, busy, own = (now - then for now, then in zip(_cpu_seconds(), before, strict=True))
+    others = (busy - own) / max(total, 1e-9)
+    warning = f" with other work on {others:.0%} of the machine, which makes estimates too long"
+    return f"{threads} CPU threads" + (warning if others > BUSY_SHARE else "")
 
 
 def _layers_compared(config: PreTrainedConfig, trust_remote_code: bool) -> int:
