@@ -76,7 +76,7 @@ def plan(planned: "Plan") -> str:
         fits = _gb(device.memory) + (" TOO LITTLE" if one.refusal else "")
         rows.append([one.stage, _gb(one.memory), fits, host, planned.steps[one.stage], time])
     times = (
-        f"times: measured on {planned.timed_on}, without starting and loading; {sets}, one after another"
+        f"times: measured on {planned.timed_on}; without starting and loading{', one set after another' * (number > 1)}"
         if planned.timed_on
         else "times: not estimated; --probe measures on this machine"
     )
