@@ -21,7 +21,7 @@ from transformers.initialization import no_init_weights
 from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import PROMPTS_PER_BLOCK, target_logprobs
 from unlearn_ray.labelling import Labeller, LabelSettings, blank_block, label_text
-from unlearn_ray.models import compute_dtype, decoder, lm_head, output_embedding
+from unlearn_ray.models import compute_dtype, decoder, lm_head
 from unlearn_ray.planning import shape_of
 
 CPU_TOKENS, CPU_BLOCKS = 128, 4  # of a batch at most: enough for the rate of large matrices
@@ -117,7 +117,7 @@ def _train(model: PreTrainedModel, ids_BT: torch.Tensor) -> None:
     device = model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=compute_dtype(device) == torch.bfloat16):
         hidden_BTH = decoder(model)(input_ids=ids_BT, use_cache=False).last_hidden_state
-        logits_BTV = output_embedding(model)(hidden_BTH)
+        logits_BTV = model.get_output_embeddings()(hidden_BTH)
     torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten()).backward()
 
 
