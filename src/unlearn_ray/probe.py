@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pyarrow as pa
@@ -117,7 +117,7 @@ def _train(model: PreTrainedModel, ids_BT: torch.Tensor) -> None:
     device = model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=compute_dtype(device) == torch.bfloat16):
         hidden_BTH = decoder(model)(input_ids=ids_BT, use_cache=False).last_hidden_state
-        logits_BTV = model.get_output_embeddings()(hidden_BTH)
+        logits_BTV = cast(torch.nn.Module, model.get_output_embeddings())(hidden_BTH)
     torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten()).backward()
 
 
