@@ -12,7 +12,7 @@ from unlearn_ray.engine.steps import Outcome, Step
 from unlearn_ray.errors import InputError, StepFailed
 
 RUN = "root: runs/test\nbaseline: some/model\nforget_sets: [{name: alice, documents: a.txt}]\n"
-COMMANDS = ["run", "status", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
+COMMANDS = ["run", "plan", "status", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
 
 
 def call(*arguments: str) -> Result:
@@ -85,7 +85,7 @@ def test_the_version_is_told():
     assert call("--version").output.startswith("unlearn-ray, version 0.")
 
 
-@pytest.mark.parametrize("command", ["run", "status", "report", "anchors build"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "report", "anchors build"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -86,6 +86,25 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 
 @main.command()
 @takes_run
+@click.option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB", help="What a device has.")
+@click.option("--probe/--no-probe", default=None, help="Estimate times by measuring on this machine.")
+def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: bool | None) -> None:
+    """Show what a run will need, before it runs.
+
+    Memory of a device, steps and, where the run computes on this machine, time. Exits with 2 where the memory is too
+    small, and says which settings fit.
+    """
+    settings = _load(config, overrides)
+    from unlearn_ray.stages.plan import make_plan
+
+    planned = make_plan(settings, memory_gb=memory, probe=probe)
+    click.echo(terminal.plan(planned))
+    if planned.refusal:
+        raise InputError(planned.refusal)
+
+
+@main.command()
+@takes_run
 def status(config: str, overrides: tuple[str, ...]) -> None:
     """Show what is done, running, failed and to do."""
     settings = _load(config, overrides)

@@ -208,15 +208,7 @@ class Labeller:
         """
         if self.baseline.device.type != "cuda":
             return CPU_BATCH
-        length = block_tokens + block_tokens // 4  # a translation may be longer than its block
-        rows = list(range(length - 1))
-        block = dict.fromkeys(PREPARED_SCHEMA.names, ()) | {
-            "input_ids": [0] * length,
-            "translated_ids": [0] * length,
-            "positions": rows,
-            "targets": rows,
-            "anchor_next": [False] * len(rows),
-        }
+        block = blank_block(block_tokens + block_tokens // 4)  # a translation may be longer than its block
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         self.label([block])
@@ -236,6 +228,18 @@ class Labeller:
         return AnchorTokens(
             self.anchor_ids, allowed_from, np.array(block["anchor_next"], bool), np.array(block["targets"]) < 0
         )
+
+
+def blank_block(length: int) -> dict:
+    """A prepared block without content that costs what any of so many tokens does: for measuring."""
+    rows = list(range(length - 1))
+    return dict.fromkeys(PREPARED_SCHEMA.names, ()) | {
+        "input_ids": [0] * length,
+        "translated_ids": [0] * length,
+        "positions": rows,
+        "targets": rows,
+        "anchor_next": [False] * len(rows),
+    }
 
 
 def in_batches(

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from unlearn_ray.errors import InputError
@@ -62,6 +70,19 @@ def load_model(
     if device_map is None:
         torch.nn.Module.to(model, torch.device(device))  # transformers' own `to` only adds checks of quantised models
     return model.eval()
+
+
+def load_model_config(path: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """What a model (see load_model for `path`) is like, without its weights. Raises InputError where it cannot be
+    read.
+    """
+    if (Path(path) / "adapter_config.json").is_file():
+        return load_model_config(_adapter_base(path), trust_remote_code=trust_remote_code)
+    source, options = _source(path, trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read the configuration of the model {path!r}: {_first_line(error)}") from error
 
 
 def add_adapter(baseline: PreTrainedModel, folder: str, *, float32: bool = False) -> PeftModel:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unlearn_ray.engine.steps import Outcome
     from unlearn_ray.method.findings import Finding
     from unlearn_ray.method.translation import Translation
+    from unlearn_ray.stages.plan import Plan
     from unlearn_ray.stages.proposals import Estimate
 
 EXAMPLES_SHOWN = 12
@@ -60,6 +61,46 @@ def estimates(of_sets: Mapping[str, "Estimate"], price: tuple[float, float] | No
             "at most: answers of full length; four characters counted as a token; kept answers are not asked for again",
         ]
     )
+
+
+def plan(planned: "Plan") -> str:
+    """What a run will need: a line a stage, then the layouts of training."""
+    shape, work, device = planned.shape, planned.workload, planned.device
+    counted = "characters / 4, as the tokenizer cannot be loaded" if work.estimated else "the baseline's tokenizer"
+    number, kept = len(work.blocks), f", {work.retain_blocks} of retain text" if work.retain_blocks else ""
+    sets = f"{number} forget set{'s' if number > 1 else ''}"
+    rows = [["", "needs", "has", "host memory", "steps", "time"]]
+    for one in planned.stages:
+        host = _gb(one.host) if one.host else ""
+        time = _time(planned.seconds[one.stage]) if one.stage in planned.seconds else ""
+        fits = _gb(device.memory) + (" TOO LITTLE" if one.refusal else "")
+        rows.append([one.stage, _gb(one.memory), fits, host, planned.steps[one.stage], time])
+    times = (
+        f"times: measured on {planned.timed_on}; without starting and loading{', one set after another' * (number > 1)}"
+        if planned.timed_on
+        else "times: not estimated; --probe measures on this machine"
+    )
+    return "\n".join(
+        [
+            f"model: {shape.parameters / 1e9:.3g} billion parameters, {shape.layers} layers",
+            f"text: {sum(work.blocks.values())} blocks of {planned.block_tokens} tokens in {sets}{kept} (by {counted})",
+            f"device: {device.name}, {_gb(device.memory)}, {'bfloat16' if device.bf16 else 'float32'}",
+            "",
+            *_in_columns(rows),
+            times,
+            "host memory: of the first worker, when it saves" + (", part of what is needed" if device.is_host else ""),
+            "",
+            *_layouts(planned),
+        ]
+    )
+
+
+def _layouts(planned: "Plan") -> list[str]:
+    trained = [one for one in planned.stages if one.layouts]
+    rows = [["a device needs", *(f"{one.stage}{also}" for one in trained for also in ("", ", checkpointing"))]]
+    for layout in trained[0].layouts:
+        rows.append([layout, *(_gb(needed) for one in trained for needed in one.layouts[layout])])
+    return _in_columns(rows)
 
 
 def comparison(data: dict) -> str:
@@ -117,6 +158,10 @@ def side_by_side(text: str, translation: "Translation", width: int) -> str:
 def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _gb(memory: float) -> str:
+    return f"{memory / 1e9:.1f} GB"
 
 
 def _figure(value: float | None) -> str:

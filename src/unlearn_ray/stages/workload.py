@@ -1,0 +1,122 @@
+"""How much a run has to do: blocks of its documents, steps of its stages and, at a measured speed, seconds."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from unlearn_ray.config import Reinforce, RunConfig, Unlearn
+from unlearn_ray.documents import read_documents
+from unlearn_ray.engine import storage
+from unlearn_ray.errors import InputError
+from unlearn_ray.evaluation import PROMPTS_PER_BLOCK
+from unlearn_ray.labelling import CPU_BATCH
+from unlearn_ray.method.blocks import tokenise
+from unlearn_ray.models import load_tokenizer
+from unlearn_ray.planning import PROMPT_TOKENS, Shape
+from unlearn_ray.probe import Speed
+
+CHARACTERS_A_TOKEN = 4
+FULLY_MEASURED, ALSO_MEASURED = 2, 1  # models of evaluation: baseline and unlearned; reinforced, beside checkpoints
+CHECKPOINTING, ADAPTER = 4 / 3, 2 / 3  # of a step's time: one more forward pass; no gradients of the weights
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Blocks of each forget set and of the retain text; estimated: from characters, without the tokenizer."""
+
+    blocks: dict[str, int]
+    retain_blocks: int
+    estimated: bool
+
+
+def count_work(config: RunConfig, model: str) -> Workload:
+    """Reads the documents. model: where the tokenizer is; if it cannot be loaded, four characters count as a token."""
+    try:
+        tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
+    except InputError:
+        tokenizer = None
+    length = config.label.block_tokens
+    blocks = {one.name: sum(_document_blocks(one.documents, tokenizer, length)) for one in config.forget_sets}
+    kept = 0
+    if config.retain and config.unlearn.retain_weight > 0:
+        for more in _document_blocks(config.retain, tokenizer, length):
+            kept = min(kept + more, config.unlearn.retain_blocks)
+            if kept == config.unlearn.retain_blocks:
+                break  # the rest is not read by the run's training either
+    return Workload(blocks, kept, tokenizer is None)
+
+
+def _document_blocks(
+    patterns: tuple[str, ...], tokenizer: PreTrainedTokenizerFast | None, block_tokens: int
+) -> Iterator[int]:
+    for _, text in read_documents(storage.expand(patterns), storage.read_bytes):
+        tokens = len(tokenise(tokenizer, [text])[0].ids_T) if tokenizer else len(text) / CHARACTERS_A_TOKEN
+        yield math.ceil(tokens / block_tokens)
+
+
+def optimizer_steps(settings: Reinforce | Unlearn, blocks: int) -> int:
+    """epochs * ceil(blocks / global_batch)"""
+    return settings.epochs * math.ceil(blocks / settings.global_batch)
+
+
+def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
+    """What each costly stage does, over all forget sets."""
+    batch, sets = config.resources.evaluation_batch, work.blocks.values()
+    batches = sum(math.ceil(blocks / (config.resources.batch_blocks or CPU_BATCH)) for blocks in sets)
+    models = sum(FULLY_MEASURED + ALSO_MEASURED + checkpoints(config.unlearn, blocks) for blocks in sets)
+    trained = {
+        stage: f"{sum(optimizer_steps(settings, blocks) for blocks in sets)} optimiser steps"
+        for stage, settings in (("reinforced", config.reinforce), ("unlearned", config.unlearn))
+    }
+    kept = {"retain": f"{math.ceil(work.retain_blocks / batch)} batches"} if work.retain_blocks else {}
+    return trained | kept | {"labels": f"{batches} batches", "evaluation": f"{models} models"}
+
+
+def checkpoints(settings: Unlearn, blocks: int) -> int:
+    """How many of the models on the way are kept."""
+    made = max(optimizer_steps(settings, blocks) - 1, 0) // settings.checkpoint_every
+    return made if settings.keep_checkpoints is None else min(made, settings.keep_checkpoints)
+
+
+def stage_seconds(config: RunConfig, shape: Shape, work: Workload, speed: Speed) -> dict[str, float]:
+    """Seconds of each costly stage over all forget sets, one after another, without what starting and loading take."""
+    workers, length, sets = config.resources.workers, config.label.block_tokens, work.blocks.values()
+    kept = {"retain": speed.retain_token * length * work.retain_blocks / workers} if work.retain_blocks else {}
+    return kept | {
+        "reinforced": sum(_training_seconds(config, config.reinforce, blocks, 0, shape, speed) for blocks in sets),
+        "labels": speed.label_token * length * sum(sets) / workers,
+        "unlearned": sum(
+            _training_seconds(config, config.unlearn, blocks, work.retain_blocks, shape, speed) for blocks in sets
+        ),
+        "evaluation": sum(_evaluation_seconds(config, blocks, speed) for blocks in sets),
+    }
+
+
+def _training_seconds(
+    config: RunConfig, settings: Reinforce | Unlearn, blocks: int, retain_blocks: int, shape: Shape, speed: Speed
+) -> float:
+    """Tokens of the blocks, with the retain blocks beside each step, and one optimiser step a global batch."""
+    resources, steps = config.resources, optimizer_steps(settings, blocks)
+    beside = config.unlearn.retain_batch or config.unlearn.global_batch
+    tokens = config.label.block_tokens * (settings.epochs * blocks + (steps * beside if retain_blocks else 0))
+    factor = (CHECKPOINTING if resources.activation_checkpointing else 1) * (ADAPTER if settings.adapter else 1)
+    trained = shape.trained(settings.adapter.rank if settings.adapter else None)
+    divided = resources.workers if resources.deepspeed else 1
+    computing = factor * speed.train_token * tokens / resources.workers
+    return computing + steps * speed.optimizer_parameter * trained / divided
+
+
+def _evaluation_seconds(config: RunConfig, blocks: int, speed: Speed) -> float:
+    """Scored tokens of every model, and completions of the two that matter, one token of a batch of prompts a time."""
+    settings, batch = config.evaluate, PROMPTS_PER_BLOCK * config.resources.evaluation_batch
+    texts = 2 if config.evaluation_retain else 1
+    tokens = texts * settings.perplexity_blocks * config.label.block_tokens
+    tokens += settings.probability_prompts * PROMPT_TOKENS
+    written = sum(math.ceil(prompts / batch) for prompts in (settings.completions, settings.verbatim))
+    completing = (settings.completions + settings.verbatim) * PROMPT_TOKENS * speed.score_token
+    completing += written * settings.completion_tokens * speed.decode_step
+    models = FULLY_MEASURED + ALSO_MEASURED + checkpoints(config.unlearn, blocks)
+    at_a_time = min(config.resources.workers, models)
+    return (models * tokens * speed.score_token + FULLY_MEASURED * completing) / at_a_time
