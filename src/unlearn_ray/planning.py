@@ -48,7 +48,7 @@ class Zero:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingJob:
     """A fine-tuning as far as memory follows from it; without `zero` data parallel; `rank` is that of an adapter."""
 
     block_tokens: int
@@ -62,7 +62,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScoringJob:
     """Labelling or evaluation as far as memory follows from it: `models` at a time, over `gpus` devices; `rank`: an
     adapter is the second model. `cached`: tokens of a prompt and its completion, where such are written.
     """
@@ -95,27 +95,27 @@ def shape_of(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> Sh
     )
 
 
-def training_device_bytes(shape: Shape, job: Training) -> float:
+def training_device_bytes(shape: Shape, job: TrainingJob) -> float:
     """What a worker's device holds at the height of a step: states + activations + logits."""
     return state_bytes(shape, job) + activation_bytes(shape, job) + loss_bytes(shape, job)
 
 
-def state_bytes(shape: Shape, job: Training) -> float:
+def state_bytes(shape: Shape, job: TrainingJob) -> float:
     """Weights, gradients and optimiser.
 
-    Data parallel: 4N + 2N + 4Nt + 8Nt, 4Nt more for averaged weights, and 4Nt for the buckets in which several workers
-    reduce gradients. The 2N are the bfloat16 copies of autocast, which live until the forward pass ends, also under
-    activation checkpointing and ZeRO-3; without bfloat16 hardware there are none. Under an adapter, whose base is
-    bfloat16 in itself, 2N + 4Nt are the weights. ZeRO: 4N + 2N + 4Nt + 12Nt/W, with the gradients /W from stage 2 and
-    the 4N /W from stage 3; what is offloaded is not there; plus buckets, and what stage 3 gathers.
+    Data parallel: 4N + 2N + 4Nt + 8Nt, and 4Nt more for averaged weights. The 2N are the bfloat16 copies of autocast,
+    which the backward pass needs, and which ZeRO does not spread; activation checkpointing makes them anew, a layer at
+    a time, and without bfloat16 hardware there are none. Under an adapter, whose base is bfloat16 in itself, 2N + 4Nt
+    are the weights. ZeRO: 4N + 2N + 4Nt + 12Nt/W, with the gradients /W from stage 2 and the 4N /W from stage 3; what
+    is offloaded is not there; plus buckets, and what stage 3 gathers.
     """
     weights, trained = shape.parameters, shape.trained(job.rank)
     number = weight_bytes(job)
-    copies = 2 * weights if job.bf16 and job.rank is None else 0
+    copied = weights / shape.layers if job.checkpointing else weights
+    copies = 2 * copied if job.bf16 and job.rank is None else 0
     if job.zero is None:
         base = number * weights + (4 * trained if job.rank is not None else 0)
-        buckets = 4 * trained if job.workers > 1 else 0
-        return base + copies + 12 * trained + (4 * trained if job.averaged else 0) + buckets
+        return base + copies + 12 * trained + (4 * trained if job.averaged else 0)
     zero, workers = job.zero, job.workers
     base = 0.0 if zero.offload_weights else number * weights / (workers if zero.stage >= 3 else 1)
     gathered = number * min(weights, LIVE_WEIGHTS) if zero.stage >= 3 else 0
@@ -124,12 +124,12 @@ def state_bytes(shape: Shape, job: Training) -> float:
     return base + copies + gathered + gradients + optimizer + 4 * min(trained, REDUCED_AT_ONCE)
 
 
-def weight_bytes(job: Training) -> int:
+def weight_bytes(job: TrainingJob) -> int:
     """Of one weight: float32 where it is trained, what is fastest where an adapter leaves it alone."""
     return 2 if job.bf16 and job.rank is not None else 4
 
 
-def layer_bytes(shape: Shape, job: Training) -> int:
+def layer_bytes(shape: Shape, job: TrainingJob) -> int:
     """What one Llama layer keeps of one token for the backward pass.
 
     Float32 weights under autocast, 34H + 8I: at each norm its input and what it normed in float32, 16H; the bfloat16
@@ -142,7 +142,7 @@ def layer_bytes(shape: Shape, job: Training) -> int:
     return (34 if job.rank is None else 28) * shape.hidden + 8 * shape.intermediate
 
 
-def activation_bytes(shape: Shape, job: Training) -> int:
+def activation_bytes(shape: Shape, job: TrainingJob) -> int:
     """Of one micro-batch: L layers; with activation checkpointing the L inputs (4H a token, 2H where the weights are
     bfloat16) and one layer.
     """
@@ -152,13 +152,15 @@ def activation_bytes(shape: Shape, job: Training) -> int:
     return tokens * (shape.layers * weight_bytes(job) * shape.hidden + layer_bytes(shape, job))
 
 
-def loss_bytes(shape: Shape, job: Training) -> int:
-    """Logits and their gradients, 10 bytes each for 1024 positions; 4VH for the gradient of a trained output layer."""
-    trained_output = 4 * shape.vocabulary * shape.hidden if job.rank is None else 0
+def loss_bytes(shape: Shape, job: TrainingJob) -> int:
+    """Logits and their gradients, 10 bytes each for 1024 positions; 8VH of a trained output layer: its bfloat16 copy,
+    its gradient, and what a chunk adds to that.
+    """
+    trained_output = 8 * shape.vocabulary * shape.hidden if job.rank is None else 0
     return 10 * LOSS_POSITIONS * shape.vocabulary + trained_output
 
 
-def training_host_bytes(shape: Shape, job: Training) -> float:
+def training_host_bytes(shape: Shape, job: TrainingJob) -> float:
     """Of the first worker: the saved state 12Nt (ZeRO: 12Nt/W), the weights that it exports, 4N (beside an adapter what
     its base takes, and 4Nt), and what ZeRO offloads.
     """
@@ -173,7 +175,7 @@ def training_host_bytes(shape: Shape, job: Training) -> float:
     return 12 * trained / share + exported + offloaded
 
 
-def scoring_bytes(shape: Shape, work: Scoring) -> float:
+def scoring_bytes(shape: Shape, work: ScoringJob) -> float:
     """Of each device: the models (2N each; an adapter 2Nt) divided over the devices; of a batch the widest layer
     (3I + 6H a token) and three last hidden states; four float32 tensors of 256 x V; the cache of what is written,
     2 x keys a token and layer, for four prompts a block. Without bfloat16 hardware 4 bytes for 2.

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -23,6 +23,8 @@ from unlearn_ray.evaluation import PROMPTS_PER_BLOCK, target_logprobs
 from unlearn_ray.labelling import Labeller, LabelSettings, blank_block, label_text
 from unlearn_ray.models import compute_dtype, decoder, lm_head
 from unlearn_ray.planning import shape_of
+from unlearn_ray.training.examples import Example, text_example
+from unlearn_ray.training.loop import LossModel
 
 CPU_TOKENS, CPU_BLOCKS = 128, 4  # of a batch at most: enough for the rate of large matrices
 CPU_WORK = 5e10  # parameters x tokens of a batch, at most, unless it is one block
@@ -75,15 +77,16 @@ def measure(
     try:
         models = [_random_model(one, device, trust_remote_code) for one in small]
         layers = config.get_text_config().num_hidden_layers
-        ids_BT = torch.zeros(micro_batch, block_tokens, dtype=torch.long, device=device)
-        seconds = _training(models, layers, ids_BT) | _scoring(models, layers, settings, batch, block_tokens)
+        blocks = [text_example({"block_id": 0, "input_ids": [0] * block_tokens})] * micro_batch
+        seconds = _training(models, layers, blocks) | _scoring(models, layers, settings, batch, block_tokens)
         return Speed(torch.cuda.get_device_name() if device == "cuda" else _cpus(threads, before), **seconds)
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _training(models: list[PreTrainedModel], layers: int, ids_BT: torch.Tensor) -> dict[str, float]:
-    train_token = _whole(models, layers, lambda model: _train(model, ids_BT)) / ids_BT.numel()
+def _training(models: list[PreTrainedModel], layers: int, blocks: list[Example]) -> dict[str, float]:
+    tokens = sum(len(block.input_ids_T) for block in blocks)
+    train_token = _whole(models, layers, lambda model: _train(model, blocks)) / tokens
     [largest] = models[1:]
     optimizer = torch.optim.AdamW(largest.parameters())
     [seconds] = _fastest([optimizer.step])
@@ -112,13 +115,12 @@ def _scoring(
     }
 
 
-def _train(model: PreTrainedModel, ids_BT: torch.Tensor) -> None:
+def _train(model: PreTrainedModel, blocks: list[Example]) -> None:
     """A forward and a backward pass. Gradients stay, as an optimiser needs them."""
     device = model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=compute_dtype(device) == torch.bfloat16):
-        hidden_BTH = decoder(model)(input_ids=ids_BT, use_cache=False).last_hidden_state
-        logits_BTV = cast(torch.nn.Module, model.get_output_embeddings())(hidden_BTH)
-    torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten()).backward()
+        loss = LossModel(model, [])(blocks, [1.0] * len(blocks))
+    loss.backward()
 
 
 @torch.inference_mode()

@@ -1,6 +1,5 @@
 """What a run will need, before it runs: memory of a device, steps and, where a probe measures it, time. Without Ray."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,14 +12,14 @@ import torch
 from unlearn_ray.config import Resources, RunConfig
 from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError
+from unlearn_ray.fitting import layout_table, scoring_settings, smaller_scorings, smaller_trainings, training_settings
 from unlearn_ray.labelling import CPU_BATCH
-from unlearn_ray.layouts import layout_table, scoring_settings, smaller_scorings, smaller_trainings, training_settings
 from unlearn_ray.models import compute_dtype, load_model_config
 from unlearn_ray.planning import (
     PROMPT_TOKENS,
-    Scoring,
+    ScoringJob,
     Shape,
-    Training,
+    TrainingJob,
     Zero,
     scoring_bytes,
     shape_of,
@@ -28,8 +27,10 @@ from unlearn_ray.planning import (
     training_host_bytes,
 )
 from unlearn_ray.probe import measure
+from unlearn_ray.stages.finetune import layout_of
 from unlearn_ray.stages.label import label_settings
 from unlearn_ray.stages.workload import Workload, count_work, stage_seconds, stage_steps
+from unlearn_ray.training.layout import Layout
 
 TRAININGS = {"reinforced": "reinforce", "unlearned": "unlearn"}  # stage -> its section of the configuration
 ORDER = ("reinforced", "labels", "retain", "unlearned", "evaluation")
@@ -50,7 +51,7 @@ class Device:
 class StagePlan:
     """The memory of one costly stage, in bytes: of a device, and for training of the first worker's host.
 
-    refusal: why it cannot run; fits_with: the overrides with which it could. layouts: see layouts.layout_table.
+    refusal: why it cannot run; fits_with: the overrides with which it could. layouts: see fitting.layout_table.
     """
 
     stage: str
@@ -90,9 +91,7 @@ def make_plan(config: RunConfig, *, memory_gb: float | None = None, probe: bool 
     the devices is not known.
     """
     resources, trust = config.resources, config.trust_remote_code
-    zero = read_zero(resources.deepspeed)
-    if zero and config.unlearn.average_share:
-        raise InputError("unlearn.average_share: no weights are averaged under resources.deepspeed; set it to 0")
+    zero = zero_of(layout_of(resources))
     device = find_device(resources, memory_gb, min(resources.parallel_sets, len(config.forget_sets)))
     with _description(config.baseline) as path:
         model = load_model_config(path, trust_remote_code=trust)
@@ -125,16 +124,13 @@ def make_plan(config: RunConfig, *, memory_gb: float | None = None, probe: bool 
     )
 
 
-def read_zero(path: str | None) -> Zero | None:
-    """The division that a file of DeepSpeed settings asks for. Raises InputError that names the file."""
-    if path is None:
+def zero_of(layout: Layout) -> Zero | None:
+    """How the layout divides a training over the workers."""
+    if layout.deepspeed is None:
         return None
-    try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {})
-        offloads = (settings.get(key, {}).get("device", "none") for key in ("offload_optimizer", "offload_param"))
-        return Zero(int(settings.get("stage", 0)), *(device != "none" for device in offloads))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"resources.deepspeed: {path}: no readable DeepSpeed settings: {error}") from error
+    settings = layout.deepspeed["zero_optimization"]
+    offloads = (settings.get(key, {}).get("device", "none") for key in ("offload_optimizer", "offload_param"))
+    return Zero(layout.zero_stage, *(device != "none" for device in offloads))
 
 
 def find_device(resources: Resources, memory_gb: float | None, parallel_sets: int) -> Device:
@@ -159,7 +155,7 @@ def training_plan(stage: str, config: RunConfig, shape: Shape, device: Device, z
     """stage: reinforced or unlearned."""
     section, resources = TRAININGS[stage], config.resources
     settings = config.unlearn if section == "unlearn" else config.reinforce
-    job = Training(
+    job = TrainingJob(
         block_tokens=config.label.block_tokens,
         workers=resources.workers,
         micro_batch=resources.micro_batch,
@@ -170,7 +166,7 @@ def training_plan(stage: str, config: RunConfig, shape: Shape, device: Device, z
         bf16=device.bf16,
     )
 
-    def needs(job: Training) -> float:
+    def needs(job: TrainingJob) -> float:
         on_host = training_host_bytes(shape, job) if device.is_host else 0
         return training_device_bytes(shape, job) + on_host
 
@@ -180,7 +176,7 @@ def training_plan(stage: str, config: RunConfig, shape: Shape, device: Device, z
     return StagePlan(stage, needs(job), host, *_refusal(stage, needs(job), device, ways), layouts)
 
 
-def scoring_plan(stage: str, work: Scoring, shape: Shape, device: Device) -> StagePlan:
+def scoring_plan(stage: str, work: ScoringJob, shape: Shape, device: Device) -> StagePlan:
     """stage: labels, retain or evaluation."""
     ways = (
         (scoring_settings(work, other), scoring_bytes(shape, other))
@@ -190,9 +186,9 @@ def scoring_plan(stage: str, work: Scoring, shape: Shape, device: Device) -> Sta
     return StagePlan(stage, needed, None, *_refusal(stage, needed, device, ways))
 
 
-def _scorings(config: RunConfig, workload: Workload, device: Device) -> dict[str, Scoring]:
+def _scorings(config: RunConfig, workload: Workload, device: Device) -> dict[str, ScoringJob]:
     resources, adapter = config.resources, config.reinforce.adapter
-    of_one = Scoring(
+    of_one = ScoringJob(
         models=1,
         block_tokens=config.label.block_tokens,
         batch=resources.evaluation_batch,

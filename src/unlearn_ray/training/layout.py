@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from unlearn_ray.errors import InputError
 from unlearn_ray.models import compute_dtype
@@ -95,6 +95,7 @@ def make_accelerator(layout: Layout, *, max_grad_norm: float, processes: int) ->
             compile_nothing()
     else:
         options |= {"cpu": not on_gpu, "mixed_precision": "bf16" if bf16 else "no"}
+        options["kwargs_handlers"] = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]  # not a copy of them
     accelerator = Accelerator(**options)
     if accelerator.num_processes != processes:
         raise RuntimeError(

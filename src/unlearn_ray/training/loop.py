@@ -86,9 +86,10 @@ class LossModel(torch.nn.Module):
         device = self.model.device
         ids = [torch.cat([self.leading, torch.from_numpy(example.input_ids_T)]) for example in examples]
         mask_BT = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(device)
-        output = decoder(self.model)(
-            input_ids=pad_sequence(ids, batch_first=True).to(device), attention_mask=mask_BT, use_cache=False
-        )
+        with _without_copies(device.type):
+            output = decoder(self.model)(
+                input_ids=pad_sequence(ids, batch_first=True).to(device), attention_mask=mask_BT, use_cache=False
+            )
         shift = len(self.leading) - 1
         rows = np.concatenate([np.full(len(example.positions_P), row) for row, example in enumerate(examples)])
         columns = np.concatenate([example.positions_P for example in examples]) + shift
@@ -104,6 +105,18 @@ class LossModel(torch.nn.Module):
             torch.from_numpy(widened([example.probs_PS for example in examples])).to(device),
             torch.from_numpy(weights_P).to(device),
         )
+
+
+def _without_copies(device: str) -> torch.autocast:
+    """Autocast as it is, but without its memory of converted weights: a pass uses each weight once, and it would hold
+    a copy of all of them to the end, also where activations are not kept and weights are spread by ZeRO-3.
+    """
+    return torch.autocast(
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=False,
+    )
 
 
 def learning_rate_at(step: int, steps: int, settings: TrainSettings) -> float:

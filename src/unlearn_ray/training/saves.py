@@ -82,7 +82,12 @@ class Saves:
 
     def restore(self, training: Training) -> list[float]:
         """Brings a training that has just been prepared to the newest state; returns the losses of the steps so far."""
-        step = self.newest(training)
+        step = self._newest(training)
+        training.accelerator.wait_for_everyone()  # all have found the same
+        if training.accelerator.is_main_process:
+            for other in self._steps():
+                if other != step:  # half-written, or in another layout
+                    storage.remove(self._folder(other))
         if step is None:
             return []
         device = training.accelerator.device
@@ -124,13 +129,6 @@ class Saves:
         # The last of its files: where every process has written it, the state is complete.
         self._write(state, step, self._names(training)[share])
 
-    def newest(self, training: Training) -> int | None:
-        """The step of the newest complete state in this layout."""
-        files = set(storage.list_files(self.folder))
-        names = self._names(training)
-        complete = [s for s in self._steps() if all(storage.join(self._folder(s), name) in files for name in names)]
-        return complete[-1] if complete else None
-
     def _handed_on(self, training: Training, step: int) -> Any:
         """DeepSpeed's engine, made to write in the background, to where the saves are."""
         from unlearn_ray.training.zero import HandedOn
@@ -140,6 +138,13 @@ class Saves:
 
     def _write(self, state: Any, step: int, name: str) -> None:
         self.background.submit(_write, _copied(state), storage.join(self._folder(step), name))
+
+    def _newest(self, training: Training) -> int | None:
+        """The step of the newest complete state in this layout."""
+        files = set(storage.list_files(self.folder))
+        names = self._names(training)
+        complete = [s for s in self._steps() if all(storage.join(self._folder(s), name) in files for name in names)]
+        return complete[-1] if complete else None
 
     def _steps(self) -> list[int]:
         found = (re.search(r"/step-(\d+)/", file) for file in storage.list_files(self.folder))

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
-from unlearn_ray.planning import Scoring, Shape, Training, Zero, training_device_bytes
+from unlearn_ray.planning import ScoringJob, Shape, TrainingJob, Zero, training_device_bytes
 
 LAYOUTS = {
     "data parallel": None,
@@ -23,7 +23,7 @@ MOST_WORKERS = 64
 MOST_GPUS = 8  # of one node
 
 
-def layout_table(shape: Shape, job: Training) -> dict[str, tuple[float, float]]:
+def layout_table(shape: Shape, job: TrainingJob) -> dict[str, tuple[float, float]]:
     """Layout -> bytes a device needs, without and with activation checkpointing, all else as in `job`."""
 
     def needs(zero: Zero | None, checkpointing: bool) -> float:
@@ -33,7 +33,7 @@ def layout_table(shape: Shape, job: Training) -> dict[str, tuple[float, float]]:
     return {name: (needs(zero, False), needs(zero, True)) for name, zero in LAYOUTS.items()}
 
 
-def smaller_trainings(job: Training, *, gpus: bool) -> Iterator[Training]:
+def smaller_trainings(job: TrainingJob, *, gpus: bool) -> Iterator[TrainingJob]:
     """The same training with less memory, the least intrusive change first; on GPUs also spread over more of them."""
     yield replace(job, micro_batch=1)
     yield replace(job, checkpointing=True)
@@ -48,7 +48,7 @@ def smaller_trainings(job: Training, *, gpus: bool) -> Iterator[Training]:
             yield from _spread(adapted)
 
 
-def _spread(job: Training) -> Iterator[Training]:
+def _spread(job: TrainingJob) -> Iterator[TrainingJob]:
     larger = [2**power for power in range(1, MOST_WORKERS.bit_length()) if 2**power > job.workers]
     for workers in (job.workers, *larger):
         for zero in SETTINGS:
@@ -57,7 +57,7 @@ def _spread(job: Training) -> Iterator[Training]:
             yield _small(divided)
 
 
-def smaller_scorings(work: Scoring, *, gpus: bool) -> Iterator[Scoring]:
+def smaller_scorings(work: ScoringJob, *, gpus: bool) -> Iterator[ScoringJob]:
     """The same work with less memory: smaller batches, more GPUs, and an adapter for the second model."""
     yield replace(work, batch=1)
     if gpus:
@@ -70,7 +70,7 @@ def smaller_scorings(work: Scoring, *, gpus: bool) -> Iterator[Scoring]:
         yield replace(work, rank=RANK, batch=1)
 
 
-def training_settings(job: Training, other: Training, section: str) -> str:
+def training_settings(job: TrainingJob, other: TrainingJob, section: str) -> str:
     """The overrides that make `other` of `job`, as they are typed; section: reinforce or unlearn."""
     return _overrides(
         {
@@ -84,7 +84,7 @@ def training_settings(job: Training, other: Training, section: str) -> str:
     )
 
 
-def scoring_settings(work: Scoring, other: Scoring) -> str:
+def scoring_settings(work: ScoringJob, other: ScoringJob) -> str:
     """The overrides that make `other` of `work`, as they are typed."""
     return _overrides(
         {
@@ -95,7 +95,7 @@ def scoring_settings(work: Scoring, other: Scoring) -> str:
     )
 
 
-def _small(job: Training) -> Training:
+def _small(job: TrainingJob) -> TrainingJob:
     return replace(job, micro_batch=1, checkpointing=True)
 
 
