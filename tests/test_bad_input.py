@@ -66,6 +66,16 @@ CASES: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "empty document": (lambda: write("story.txt", " \n\n"), [], "story.txt: the document is empty"),
     "latin-1 document": (lambda: write("story.txt", "Zoë".encode("latin-1")), [], "story.txt line 1: not UTF-8"),
     "utf-16 document": (lambda: write("story.txt", "Zorblax".encode("utf-16-le")), [], "was it UTF-16?"),
+    "settings of DeepSpeed that are not there": (
+        lambda: None,
+        ["resources.deepspeed=z.json"],
+        "z.json: no such file",
+    ),
+    "settings of DeepSpeed that the run sets": (
+        lambda: write("z.json", '{"zero_optimization": {"stage": 2}, "optimizer": {}}'),
+        ["resources.deepspeed=z.json"],
+        "resources.deepspeed: z.json: optimizer: comes from the run's configuration",
+    ),
     "retain text without rows": (
         lambda: write("r.jsonl", ""),
         ["retain=r.jsonl"],

@@ -21,7 +21,8 @@ from unlearn_ray.config import Adapter, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.train import fit
-from unlearn_ray.models import add_adapter, leading_ids, load_model, save_checkpoint
+from unlearn_ray.errors import StepFailed
+from unlearn_ray.models import add_adapter, leading_ids, load_model, out_of_memory, save_checkpoint
 from unlearn_ray.stages.baseline import model_path, open_model, open_tokenizer, readable, write_checkpoint
 from unlearn_ray.stages.blocks import read_blocks
 from unlearn_ray.training.examples import Example, Examples
@@ -121,14 +122,27 @@ def _work(config: dict) -> list[float]:
         retain=Examples(read_blocks(job.retain), job.decode_retain) if job.retain and job.decode_retain else None,
         saves=Saves(storage.join(job.out, "saves"), config["save_every"], background),
     )
-    if accelerator.is_main_process:
-        write = partial(_write, job, model, tokenizer)
-        with _logging(job.out) as log:
-            losses = work(on_step=log, on_checkpoint=partial(background.submit, write))
-    else:
-        losses = work()
-    background.finish()
+    with _advice():
+        if accelerator.is_main_process:
+            with _logging(job.out) as log:
+                losses = work(on_step=log, on_checkpoint=partial(background.submit, _write, job, model, tokenizer))
+        else:
+            losses = work()
+        background.finish()
     return losses
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise StepFailed(
+            f"a training worker ran out of memory ({str(error).splitlines()[0]}); lower resources.micro_batch, or see "
+            "what `unlearn-ray plan` advises"
+        ) from error
 
 
 def _adapted(model: PreTrainedModel, job: FineTune) -> PreTrainedModel | PeftModel:

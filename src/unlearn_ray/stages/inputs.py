@@ -9,16 +9,18 @@ from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.anchors import read_brought_dictionary
 from unlearn_ray.stages.evaluate import read_questions
+from unlearn_ray.stages.finetune import layout_of
 from unlearn_ray.stages.proposals import check_asking, read_proposals
 
 
 def check_inputs(config: RunConfig, to_do: set[str]) -> None:
-    """Reads the tokenizer, the dictionary, the questions and every document once; knocks at the endpoint if
-    "proposals" is among the stages `to_do`.
+    """Reads the tokenizer, the settings of DeepSpeed, the dictionary, the questions and every document once; knocks at
+    the endpoint if "proposals" is among the stages `to_do`.
 
     The weights are left to the baseline step. Raises InputError for the first that cannot be used.
     """
     check_model(config.baseline, config.trust_remote_code)
+    layout_of(config.resources)
     if config.anchors.dictionary:
         read_brought_dictionary(config.anchors.dictionary)
     elif config.anchors.proposals:
