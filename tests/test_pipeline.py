@@ -63,6 +63,30 @@ def test_the_unlearned_model_is_an_ordinary_checkpoint_with_others_on_the_way(ou
     assert (unlearned / "checkpoints" / "step-3" / "model.safetensors").exists()
 
 
+def test_an_adapter_trained_with_zero_3_stays_by_itself_when_asked_to(outcomes, folder, tiny_model_folder):
+    overrides = [
+        "resources.deepspeed=configs/deepspeed/zero3.json",
+        "unlearn.adapter={rank: 4}",
+        "unlearn.merge_adapter=false",
+        "unlearn.learning_rate=0.01",
+        "unlearn.retain_targets=text",
+        "unlearn.checkpoint_every=1",
+        "unlearn.keep_checkpoints=2",
+    ]
+    found = pipeline.run(load_config(str(folder / "run.yaml"), overrides), until="unlearned")[-1]
+    assert found.state == "ran", found.error
+    unlearned = Path(found.folder)
+    base = json.loads((unlearned / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == tiny_model_folder
+    before, after = load_model(base).state_dict(), load_model(str(unlearned)).state_dict()
+    changed = {name for name, weight in before.items() if not weight.equal(after[name])}
+    assert changed == {name for name in before if "proj" in name}  # every linear layer but the output
+    steps = json.loads((unlearned / "manifest.json").read_text())["rows"]["steps"]
+    kept = {file.name for file in (unlearned / "checkpoints").iterdir()}
+    assert kept == {f"step-{steps - 2}", f"step-{steps - 1}"}
+    assert not (unlearned / "saves").exists() and list((unlearned / "tensorboard").iterdir())
+
+
 def test_the_evaluation_has_every_figure_with_n_and_interval(outcomes):
     metrics = json.loads((folders(outcomes)["evaluation"] / "metrics.json").read_text())["metrics"]
     for name in ("completion_familiarity", "probability_familiarity", "perplexity_forget", "perplexity_retain"):

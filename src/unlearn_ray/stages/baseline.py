@@ -79,18 +79,20 @@ def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenize
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
 
-def open_model(folder: str, trust_remote_code: bool, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model of a step, on the GPU where this process has one, or spread over its several; dtype: None for the
-    fastest, as scoring wants it.
+def open_model(
+    folder: str, trust_remote_code: bool, *, dtype: torch.dtype | None = None, spread: bool = True
+) -> PreTrainedModel:
+    """The model of a step, on the GPU where this process has one; dtype: None for the fastest, as scoring wants it.
+
+    spread: over all GPUs where it has several. A training worker must not: it sees those of its neighbours too.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    spread = "balanced" if torch.cuda.device_count() > 1 else None
     with readable(model_path(folder)) as path:
         return load_model(
             path,
             dtype=dtype or compute_dtype(device),
             device=device,
-            device_map=spread,
+            device_map="balanced" if spread and torch.cuda.device_count() > 1 else None,
             trust_remote_code=trust_remote_code,
         )
 

@@ -109,7 +109,7 @@ def _work(config: dict) -> list[float]:
     tokenizer = open_tokenizer(job.baseline, job.trust_remote_code)
     # Weights that are trained are float32; those that an adapter leaves alone are what is fastest.
     dtype = None if job.adapter else torch.float32
-    model = _adapted(open_model(job.baseline, job.trust_remote_code, dtype=dtype), job)
+    model = _adapted(open_model(job.baseline, job.trust_remote_code, dtype=dtype, spread=False), job)
     background = Background()
     work = partial(
         train,

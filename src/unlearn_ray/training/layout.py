@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
@@ -76,27 +75,11 @@ def make_accelerator(layout: Layout, *, max_grad_norm: float, processes: int) ->
     """
     on_gpu = torch.cuda.is_available()
     bf16 = compute_dtype("cuda" if on_gpu else "cpu") == torch.bfloat16
-    options: dict[str, Any] = {}
     if layout.deepspeed:
-        settings = layout.deepspeed | {
-            "train_micro_batch_size_per_gpu": layout.micro_batch,
-            "gradient_accumulation_steps": 1,  # the loop itself says which backward pass ends a step
-            "gradient_clipping": max_grad_norm,
-            # Not DeepSpeed's own bf16, which rounds the weights that it is given: autocast, as without DeepSpeed.
-            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
-            "zero_force_ds_cpu_optimizer": False,  # accelerate's way to it gives it settings that it cannot read
-        }
-        options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=layout.zero_stage == 3)
-        if not on_gpu:
-            # With cpu=True accelerate drops DeepSpeed in silence, without a named backend the other processes.
-            from unlearn_ray.training.zero import compile_nothing
-
-            options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
-            compile_nothing()
+        accelerator = _with_deepspeed(layout, layout.deepspeed, max_grad_norm, on_gpu, bf16)
     else:
-        options |= {"cpu": not on_gpu, "mixed_precision": "bf16" if bf16 else "no"}
-        options["kwargs_handlers"] = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]  # not a copy of them
-    accelerator = Accelerator(**options)
+        views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # not a second copy of the gradients
+        accelerator = Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no", kwargs_handlers=[views])
     if accelerator.num_processes != processes:
         raise RuntimeError(
             f"accelerate sees {accelerator.num_processes} of {processes} processes: they do not train together"
@@ -104,6 +87,25 @@ def make_accelerator(layout: Layout, *, max_grad_norm: float, processes: int) ->
     if bool(layout.deepspeed) != (accelerator.distributed_type == DistributedType.DEEPSPEED):
         raise RuntimeError(f"accelerate made {accelerator.distributed_type} of ZeRO stage {layout.zero_stage}")
     return accelerator
+
+
+def _with_deepspeed(layout: Layout, settings: dict, max_grad_norm: float, on_gpu: bool, bf16: bool) -> Accelerator:
+    settings = settings | {
+        "train_micro_batch_size_per_gpu": layout.micro_batch,
+        "gradient_accumulation_steps": 1,  # the loop itself says which backward pass ends a step
+        "gradient_clipping": max_grad_norm,
+        # Not DeepSpeed's own bf16, which rounds the weights that it is given: autocast, as without DeepSpeed.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
+        "zero_force_ds_cpu_optimizer": False,  # accelerate's way to it gives it settings that it cannot read
+    }
+    plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=layout.zero_stage == 3)
+    if on_gpu:
+        return Accelerator(deepspeed_plugin=plugin)
+    from unlearn_ray.training.zero import compile_nothing
+
+    compile_nothing()
+    # With cpu=True accelerate drops DeepSpeed in silence, without a named backend the other processes.
+    return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")])
 
 
 def check_layout(wrapped: torch.nn.Module, layout: Layout, accelerator: Accelerator) -> None:
