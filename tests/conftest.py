@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -92,6 +93,14 @@ resources: {{gpus_per_worker: 0, batch_blocks: 4}}
         return folder / "run.yaml"
 
     return write
+
+
+@pytest.fixture
+def new_accelerate() -> Iterator[None]:
+    """Accelerate without what it keeps for the whole process, such as its precision, before the test and after it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_the_settings_that_come_along_can_be_used(file):
     assert layout.optimizer_on_host == ("offload" in file.stem)
 
 
-def test_a_silent_fall_back_on_another_layout_is_an_error():
+def test_a_silent_fall_back_on_another_layout_is_an_error(new_accelerate):
     accelerator = make_accelerator(Layout(), max_grad_norm=1.0, processes=1)
     check_layout(torch.nn.Linear(2, 2), Layout(), accelerator)
     with pytest.raises(RuntimeError, match="asked for ZeRO stage 2, got Linear of stage 0"):

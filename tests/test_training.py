@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from unlearn_ray.models import leading_ids, load_model, load_tokenizer
 from unlearn_ray.training.examples import (
@@ -70,12 +69,10 @@ def test_training_lowers_the_loss_and_is_the_same_every_time(tiny_model_folder):
     assert_same_weights(weights, trained(tiny_model_folder, Examples(BLOCKS, text_example), settings(epochs=12))[1], 0)
 
 
-def test_a_tiny_learning_rate_moves_the_weights_under_bf16(tiny_model_folder):
+def test_a_tiny_learning_rate_moves_the_weights_under_bf16(tiny_model_folder, new_accelerate):
     before, model = load_model(tiny_model_folder).state_dict(), load_model(tiny_model_folder)
-    AcceleratorState._reset_state()  # one process has one precision
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     train(model, [], Examples(BLOCKS, text_example), settings(learning_rate=1e-7), accelerator)
-    AcceleratorState._reset_state()
     moved = [(model.state_dict()[name] != weight).float().mean().item() for name, weight in before.items()]
     assert np.mean(moved) > 0.3
 
