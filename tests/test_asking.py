@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -31,10 +29,9 @@ DEMO = Path(__file__).parents[1] / "data" / "demo"
 PASSAGES, ANSWERED, AT_ONCE = 60, 40, 4
 
 
-def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, kill_ours):
+def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, ray_folder, kill_ours):
     config = write_run(tmp_path)
     (tmp_path / "story.txt").write_text("".join(f"This is tale {number}. {STORY}" for number in range(2 * PASSAGES)))
-    ray_folder = tempfile.mkdtemp(prefix="ur-", dir="/tmp")  # the names of Ray's sockets have to be short
     asked = {"source": "openai", "model": "m", "passages": PASSAGES, "passage_characters": 600}
     answered: list[str] = []
 
@@ -57,20 +54,17 @@ def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, kill_o
             text=True,
         )
 
-    try:
-        with chat_server(reply) as server:
-            driver = start(server)
-            while len(server.requests) < ANSWERED + AT_ONCE:  # those that hang are all that is under way
-                assert driver.poll() is None, driver.communicate()[0]
-                time.sleep(0.05)
-            kill_ours(driver.pid, ray_folder)
-            driver.communicate()
-        with chat_server(lambda body, number: Reply()) as server:
-            driver = start(server)
-            output, _ = driver.communicate(timeout=300)
-            kill_ours(driver.pid, ray_folder)
-    finally:
-        shutil.rmtree(ray_folder, ignore_errors=True)
+    with chat_server(reply) as server:
+        driver = start(server)
+        while len(server.requests) < ANSWERED + AT_ONCE:  # those that hang are all that is under way
+            assert driver.poll() is None, driver.communicate()[0]
+            time.sleep(0.05)
+        kill_ours(driver.pid, ray_folder)
+        driver.communicate()
+    with chat_server(lambda body, number: Reply()) as server:
+        driver = start(server)
+        output, _ = driver.communicate(timeout=300)
+        kill_ours(driver.pid, ray_folder)
     assert driver.returncode == 0, output
     assert len(set(answered)) == ANSWERED and not set(answered) & set(server.passages)
     assert len(server.requests) == PASSAGES - ANSWERED and max(Counter(server.passages).values()) == 1

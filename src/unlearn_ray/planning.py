@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from unlearn_ray.evaluation import PROMPTS_PER_BLOCK
 from unlearn_ray.method.labels import CHUNK
+from unlearn_ray.method.losses import LOSS_CHUNK
 
-LOSS_POSITIONS = 1024  # that go through the LM head in one piece
 REDUCED_AT_ONCE = 500_000_000  # gradients that DeepSpeed collects before it reduces them (reduce_bucket_size)
 LIVE_WEIGHTS = 1_000_000_000  # that ZeRO-3 holds gathered (stage3_max_live_parameters)
 LONGER = 1.25  # how much longer than its block a translation may be
 PROMPT_TOKENS = 96  # of evaluation; a prompt has at most 320 characters
-PROMPTS_PER_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def loss_bytes(shape: Shape, job: TrainingJob) -> int:
     its gradient, and what a chunk adds to that.
     """
     trained_output = 8 * shape.vocabulary * shape.hidden if job.rank is None else 0
-    return 10 * LOSS_POSITIONS * shape.vocabulary + trained_output
+    return 10 * LOSS_CHUNK * shape.vocabulary + trained_output
 
 
 def training_host_bytes(shape: Shape, job: TrainingJob) -> float:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.function import once_differentiable
 
-CPU_ROWS = 32  # logits that a CPU works on at one time: in the cache, not in memory
+from unlearn_ray.method.labels import CPU_ROWS
+
+LOSS_CHUNK = 1024  # positions whose logits exist at one time
 LEAST_REST = 1e-6  # the smallest probability of all other tokens together that is told apart from none
 
 
@@ -19,7 +21,10 @@ def divergence(logits_PV: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Te
     held to the target's mass instead of being renormalised away. A hard label is the case S = 1, probability 1, where
     this is the ordinary cross-entropy. Entries with probability 0 are padding.
     """
-    logprobs_PS = logits_PV.gather(1, ids_PS) - logits_PV.logsumexp(dim=1, keepdim=True)
+    return _divergence(logits_PV.gather(1, ids_PS) - logits_PV.logsumexp(dim=1, keepdim=True), probs_PS)
+
+
+def _divergence(logprobs_PS: torch.Tensor, probs_PS: torch.Tensor) -> torch.Tensor:
     used_PS = probs_PS > 0
     rest_P = (1 - probs_PS.sum(dim=1)).clamp(min=0)
     model_rest_P = (1 - torch.where(used_PS, logprobs_PS.exp(), 0).sum(dim=1)).clamp(min=LEAST_REST)
@@ -27,13 +32,13 @@ def divergence(logits_PV: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Te
     return cross_entropy_P + torch.xlogy(probs_PS, probs_PS).sum(dim=1) + torch.xlogy(rest_P, rest_P)
 
 
-def divergence_gradient(logits_PV: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Tensor) -> torch.Tensor:
-    """The derivative of `divergence` by the logits, written over them.
+def divergence_gradient(logprobs_PV: torch.Tensor, ids_PS: torch.Tensor, probs_PS: torch.Tensor) -> torch.Tensor:
+    """The derivative of `divergence` by the logits, written over their log-probabilities.
 
     With q the model's probabilities, p the target's on the tokens s, and r and m the rests of both:
     q_v (sum p_s - r/m sum q_s) for every v, and -p_s + r/m q_s more for the tokens of the target.
     """
-    q_PV = logits_PV.sub_(logits_PV.logsumexp(dim=1, keepdim=True)).exp_()
+    q_PV = logprobs_PV.exp_()
     q_PS = torch.where(probs_PS > 0, q_PV.gather(1, ids_PS), 0)
     rest_P, model_rest_P = (1 - probs_PS.sum(dim=1)).clamp(min=0), 1 - q_PS.sum(dim=1)
     ratio_P1 = torch.where(model_rest_P > LEAST_REST, rest_P / model_rest_P, 0)[:, None]
@@ -58,7 +63,7 @@ def linear_divergence(
     probs_PS: torch.Tensor,
     weights_P: torch.Tensor,
     *,
-    chunk: int = 1024,
+    chunk: int = LOSS_CHUNK,
 ) -> torch.Tensor:
     """The sum of weights_P x `divergence` over the logits of `layer`, of which no more than `chunk` positions ever
     exist.
@@ -117,6 +122,7 @@ def _into_gradient(logits_PV, bias_V, shape, targets) -> torch.Tensor:
             bend_RV = torch.tanh(z_RV.div_(cap))
             z_RV = cap * bend_RV
             slope = slope * (1 - bend_RV.square())
-        total += (weights_R * divergence(z_RV, ids_RS, probs_RS)).sum()
-        product_RV.copy_(divergence_gradient(z_RV, ids_RS, probs_RS).mul_(slope))
+        logprobs_RV = z_RV.sub_(z_RV.logsumexp(dim=1, keepdim=True))
+        total += (weights_R * _divergence(logprobs_RV.gather(1, ids_RS), probs_RS)).sum()
+        product_RV.copy_(divergence_gradient(logprobs_RV, ids_RS, probs_RS).mul_(slope))
     return torch.as_tensor(total)

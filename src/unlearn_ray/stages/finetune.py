@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from unlearn_ray.stages.blocks import read_blocks
 from unlearn_ray.training.examples import Example, Examples
 from unlearn_ray.training.layout import Layout, make_accelerator, read_deepspeed
 from unlearn_ray.training.loop import StepLog, TrainSettings, train
-from unlearn_ray.training.saves import Background, Saves
+from unlearn_ray.training.saves import Background, Saves, steps_in
 
 # Of a Training section, what TrainSettings takes as it is.
 TRAINING_KEYS = {"epochs", "learning_rate", "global_batch", "schedule", "warmup_share", "weight_decay", "max_grad_norm"}
@@ -178,8 +177,7 @@ def _write(
             write_checkpoint(merged, tokenizer, folder)
     else:
         write_checkpoint(model, tokenizer, folder, weights)
-    steps = {int(found[1]) for file in storage.list_files(checkpoints) if (found := re.search(r"/step-(\d+)/", file))}
-    for old in sorted(steps)[: -job.keep] if job.keep else ():
+    for old in steps_in(checkpoints)[: -job.keep] if job.keep else ():
         storage.remove(storage.join(checkpoints, f"step-{old}"))
 
 

@@ -147,8 +147,7 @@ class Saves:
         return complete[-1] if complete else None
 
     def _steps(self) -> list[int]:
-        found = (re.search(r"/step-(\d+)/", file) for file in storage.list_files(self.folder))
-        return sorted({int(match[1]) for match in found if match})
+        return steps_in(self.folder)
 
     def _folder(self, step: int) -> str:
         return storage.join(self.folder, f"step-{step}")
@@ -161,6 +160,12 @@ class Saves:
 
     def _share(self, training: Training) -> int:
         return training.accelerator.process_index if training.layout.deepspeed else 0
+
+
+def steps_in(folder: str) -> list[int]:
+    """The steps of which there is a folder step-N below `folder`, ascending."""
+    found = (re.search(r"/step-(\d+)/", file) for file in storage.list_files(folder))
+    return sorted({int(match[1]) for match in found if match})
 
 
 def _after(previous: Future, write: Callable[..., None], *arguments: Any) -> None:
