@@ -1,136 +1,62 @@
 import numpy as np
 import pytest
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from unlearn_ray import evaluation
-from unlearn_ray.evaluation import (
-    answer_probability,
-    block_nll,
-    complete,
-    measure,
-    next_token,
-    specific_mass,
-)
+from unlearn_ray.evaluation import measure
 from unlearn_ray.material import Material, Question, TokenPrompt
 from unlearn_ray.method.prompts import Prompt
-from unlearn_ray.models import leading_ids, load_model, load_tokenizer
+from unlearn_ray.models import load_model, load_tokenizer
+from unlearn_ray.scoring import score_blocks, specific_mass
 
-PROMPTS = [
-    "The Queen of Hearts",
-    "Alice was beginning to get very tired of sitting by her sister on the bank, and the Mad",
-    "It was a bright morning.",
-    "Off",
-    "nobody in the garden knew what",
-]
-QUESTIONS = [
-    Question("the Mad", " Hatter"),
-    Question("Alice followed the White", " Rabbit ran"),
-    Question("said", " the"),
-]
-BLOCKS = [[5, 80, 120, 300, 9], list(range(100, 180)), [7], [260, 4, 4, 90] * 9]
+PROMPTS = ["The Queen of Hearts", "Alice was beginning to get very tired of sitting by", "Off"]
+BLOCKS = [[5, 80, 120, 300, 9], list(range(100, 180)), [260, 4, 4, 90] * 9]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model_folder: str) -> PreTrainedModel:
-    return load_model(tiny_model_folder, dtype=torch.float32, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model_folder: str) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_model_folder)
-
-
-def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    return leading_ids(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def slow_probabilities(model: PreTrainedModel, ids: list[int]) -> np.ndarray:
-    """Next-token probabilities [T, V] of one sequence by the model's own forward pass and a softmax in float64."""
-    with torch.no_grad():
-        logits_TV = model(torch.tensor([ids])).logits[0].double().numpy()
-    exp_TV = np.exp(logits_TV - logits_TV.max(-1, keepdims=True))
-    return exp_TV / exp_TV.sum(-1, keepdims=True)
-
-
-def test_completions_are_those_of_generate_one_by_one(model, tokenizer):
-    expected = []
-    for prompt in PROMPTS:
-        ids = torch.tensor([ids_of(tokenizer, prompt)])
-        new = model.generate(ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :]
-        expected.append(tokenizer.decode(new, skip_special_tokens=True))
-    assert len(set(expected)) > 2
-    for batch_size in (1, 3, 8):
-        assert complete(model, tokenizer, PROMPTS, 12, batch_size) == expected
-
-
-def test_a_completion_ends_at_the_end_token_of_its_model(model, tokenizer, monkeypatch):
-    whole = complete(model, tokenizer, ["Off"], 12, 1)[0]
-    ids = torch.tensor([ids_of(tokenizer, "Off")])
-    third = int(model.generate(ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] + 2])
-    monkeypatch.setattr(model.generation_config, "eos_token_id", [third])
-    cut = complete(model, tokenizer, ["Off", PROMPTS[1]], 12, 2)[0]
-    assert whole.startswith(cut) and len(cut) < len(whole)
-
-
-def test_next_token_mass_is_a_plain_softmax_sum(model, tokenizer):
-    specific = [[4, 90, 300], [], [17], [2, 3], [255]]
-    prompts = [TokenPrompt(text, ids) for text, ids in zip(PROMPTS, specific, strict=True)]
-    slow = [slow_probabilities(model, ids_of(tokenizer, p.text))[-1][p.specific].sum() for p in prompts]
-    for batch_size in (1, 2, 8):
-        assert specific_mass(model, tokenizer, prompts, batch_size) == pytest.approx(slow, rel=1e-4)
-
-
-def test_next_token_gives_back_which_prompts_its_rows_are(model, tokenizer):
-    seen = {}
-    for rows, probabilities_BV in next_token(model, tokenizer, PROMPTS, 2):
-        seen |= dict(zip(rows, probabilities_BV, strict=True))
-    for row, prompt in enumerate(PROMPTS):
-        assert seen[row].numpy() == pytest.approx(
-            slow_probabilities(model, ids_of(tokenizer, prompt))[-1], rel=1e-3, abs=1e-7
-        )
-
-
-@pytest.mark.parametrize("chunk_logits", [1, 700 * 3, 2**24])
-def test_answer_probability_is_the_product_over_its_tokens(model, tokenizer, monkeypatch, chunk_logits):
-    monkeypatch.setattr(evaluation, "CHUNK_LOGITS", chunk_logits)
-    slow = []
-    for question in QUESTIONS:
-        prompt, answer = ids_of(tokenizer, question.prompt), tokenizer(question.answer)["input_ids"]
-        table = slow_probabilities(model, prompt + answer)
-        slow.append(np.prod([table[len(prompt) - 1 + place, token] for place, token in enumerate(answer)]))
-    for batch_size in (1, 3):
-        assert answer_probability(model, tokenizer, QUESTIONS, batch_size) == pytest.approx(slow, rel=1e-3)
-
-
-def test_block_nll_predicts_every_token_behind_the_leading_ids(model, tokenizer):
-    for batch_size in (1, 4):
-        nll_N, tokens_N = block_nll(model, tokenizer, BLOCKS, batch_size)
-        assert tokens_N.tolist() == [len(block) for block in BLOCKS]
-        for nll, block in zip(nll_N, BLOCKS, strict=True):
-            table = slow_probabilities(model, leading_ids(tokenizer) + block)
-            assert nll == pytest.approx(
-                -sum(np.log(table[place, token]) for place, token in enumerate(block)), rel=1e-4
-            )
-
-
-def test_curves_only_measures_the_same_values_and_no_completions(model, tokenizer):
+def measured(tiny_model_folder: str):
+    model, tokenizer = load_model(tiny_model_folder), load_tokenizer(tiny_model_folder)
     material = Material(
         probability=[TokenPrompt(text, [4, 90]) for text in PROMPTS],
-        forget_blocks=BLOCKS,
-        heldout_blocks=[],
-        completion=[Prompt("book", text, "") for text in PROMPTS],
-        verbatim=[Prompt("book", PROMPTS[1], "")],
-        probes=QUESTIONS,
+        texts={"forget": BLOCKS, "retain": []},
+        completion=[Prompt("book", text, ("",)) for text in PROMPTS],
+        verbatim=[Prompt("book", PROMPTS[1], ("",))],
+        probes=[Question("the Mad", " Hatter")],
         controls=[],
         shown=[TokenPrompt(PROMPTS[0], [4])],
         completion_tokens=4,
         themes=frozenset(),
     )
-    full, curves = measure(model, tokenizer, material, 3), measure(model, tokenizer, material.curves_only(), 3)
-    assert curves.specific_mass_N.tolist() == full.specific_mass_N.tolist()
-    assert curves.forget_nll_N.tolist() == full.forget_nll_N.tolist()
-    assert len(full.heldout_nll_N) == len(full.control_probability_N) == 0
-    assert (len(full.completions), len(full.continuations), full.shown_NV.shape) == (5, 1, (1, model.config.vocab_size))
-    assert full.shown_NV.sum() == pytest.approx(1)
-    assert curves.completions == [] and len(curves.probe_probability_N) == 0
+    return model, tokenizer, measure(model, tokenizer, 2, material=material)
+
+
+def test_readings_are_one_an_item_and_none_where_nothing_is_asked(measured):
+    model, tokenizer, readings = measured
+    assert (
+        readings["specific_mass"].tolist()
+        == specific_mass(model, tokenizer, [TokenPrompt(text, [4, 90]) for text in PROMPTS], 8).tolist()
+    )
+    assert [len(readings[name]) for name in ("completion", "verbatim", "probe", "control")] == [3, 1, 1, 0]
+    assert len(readings["retain/nll"]) == 0
+
+
+def test_readings_of_a_text_come_from_the_scores_of_its_tokens(measured):
+    model, tokenizer, readings = measured
+    scores = score_blocks(model, tokenizer, BLOCKS, 3)
+    assert readings["forget/tokens"].tolist() == [5, 80, 36]
+    for row, one in enumerate(scores):
+        assert readings["forget/nll"][row] == pytest.approx(-one.logprobs_P.sum(), rel=1e-5)
+        least = np.argsort(one.logprobs_P)[: len(one.logprobs_P) // 5]
+        assert readings["forget/min_k"][row] == pytest.approx(one.logprobs_P[least].mean(), rel=1e-4)
+        normed = np.sort((one.logprobs_P - one.means_P) / one.deviations_P)[: len(least)]
+        assert readings["forget/min_k_plus_plus"][row] == pytest.approx(normed.mean(), rel=1e-3)
+        behind = 0
+        while behind < len(one.greedy_P) and one.greedy_P[-1 - behind]:
+            behind += 1
+        assert readings["forget/extraction"][row] == pytest.approx(behind / len(one.greedy_P))
+
+
+def test_shown_distributions_start_with_the_likeliest_token(measured):
+    _, _, readings = measured
+    [probabilities] = readings["shown_probabilities"]
+    assert probabilities.sum() == pytest.approx(1, abs=1e-3)  # the vocabulary is smaller than what is kept
+    assert probabilities.tolist() == sorted(probabilities, reverse=True)
+    assert len(set(readings["shown_ids"][0].tolist())) == len(probabilities)

@@ -54,7 +54,7 @@ def test_material_holds_what_was_asked_for_and_says_what_is_missing(tokenizer):
     material = prepare(
         settings,
         blocks=blocks,
-        heldout=blocks.slice(0, 2),
+        other_texts={"retain": blocks.slice(0, 2)},
         probes=[],
         controls=[],
         dictionary=DICTIONARY,
@@ -62,8 +62,8 @@ def test_material_holds_what_was_asked_for_and_says_what_is_missing(tokenizer):
     )
     ids = blocks["input_ids"].to_pylist()
     assert [len(part) for part in (material.completion, material.probability, material.verbatim)] == [5, 7, 3]
-    assert len(material.forget_blocks) == 8 and all(block in ids for block in material.forget_blocks)
-    assert shortages(material, settings) == {"held-out blocks": 6}
+    assert len(material.texts["forget"]) == 8 and all(block in ids for block in material.texts["forget"])
+    assert shortages(material, settings) == {"blocks, retain": 6}
     assert material.shown == material.probability
 
 

@@ -34,23 +34,26 @@ class Question:
 
 @dataclass(frozen=True)
 class TokenPrompt:
-    """A prompt with the ids of the next tokens that would begin something specific to the forget set."""
+    """A prompt with the ids of the next tokens that would begin something specific to the forget set; kind: of the
+    anchor that follows in the document, where the prompt was cut from one."""
 
     text: str
     specific: list[int]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Material:
     """What every model of a comparison is measured on.
 
-    Blocks are token ids without leading ids. `shown` are the prompts of which the whole next-token distribution is
-    kept, for plots; `themes` the lower-case words typical of the forget set and no anchors, for the judge's grade 2.
+    texts: name -> blocks of token ids without leading ids; "forget" is the forget set, "retain" other prose,
+    "nonmembers" text like the forget set that no model has read, all others neighbouring domains. `shown` are the
+    prompts of which the likeliest next tokens are kept, for plots; `themes` the lower-case words typical of the forget
+    set and no anchors, for the judge's grade 2.
     """
 
     probability: list[TokenPrompt]
-    forget_blocks: list[list[int]]
-    heldout_blocks: list[list[int]]
+    texts: dict[str, list[list[int]]]
     completion: list[Prompt]
     verbatim: list[Prompt]
     probes: list[Question]
@@ -59,33 +62,36 @@ class Material:
     completion_tokens: int
     themes: frozenset[str]
 
-    def curves_only(self) -> "Material":
-        """The part that is measured at every checkpoint: no completions, no questions."""
-        return replace(self, completion=[], verbatim=[], probes=[], controls=[], shown=[])
-
 
 def prepare(
     settings: Evaluate,
     *,
     blocks: pa.Table,
-    heldout: pa.Table,
+    other_texts: Mapping[str, pa.Table],
     probes: list[Question],
     controls: list[Question],
+    written: list[Prompt] | None = None,
     dictionary: AnchorDictionary,
     tokenizer: PreTrainedTokenizerFast,
 ) -> Material:
-    """Draws the material. blocks, heldout: tables of blocks.BLOCK_SCHEMA, the forget set whole and other prose."""
+    """Draws the material. blocks, other_texts: tables of blocks.BLOCK_SCHEMA, the forget set whole and what else is
+    read, by the names of Material.texts. written: prompts that someone wrote, instead of pieces of the documents.
+    """
     documents = documents_of(blocks)
     tokens_of = specific_tokens(tokenizer, dictionary)
     drawn = anchor_prompts(documents, dictionary, settings.probability_prompts, settings.seed)
-    probability = [token_prompt(prompt.text, tokens_of, dictionary) for prompt in drawn]
+    probability = [replace(token_prompt(one.text, tokens_of, dictionary), kind=one.kind) for one in drawn]
     asked = [token_prompt(question.prompt, tokens_of, dictionary) for question in probes]
+    if written is None:
+        # Another seed, so that the two familiarities do not stand on one draw of places.
+        written = anchor_prompts(documents, dictionary, settings.completions, settings.seed + 1)
     return Material(
         probability=probability,
-        forget_blocks=_sample(blocks, settings.perplexity_blocks, settings.seed),
-        heldout_blocks=_sample(heldout, settings.perplexity_blocks, settings.seed),
-        # Another seed, so that the two familiarities do not stand on one draw of places.
-        completion=anchor_prompts(documents, dictionary, settings.completions, settings.seed + 1),
+        texts={
+            name: sample_blocks(text, settings.perplexity_blocks, settings.seed)
+            for name, text in {"forget": blocks, **other_texts}.items()
+        },
+        completion=written,
         verbatim=verbatim_prompts(documents, settings.verbatim, settings.seed),
         probes=probes,
         controls=controls,
@@ -101,9 +107,7 @@ def shortages(material: Material, settings: Evaluate) -> dict[str, int]:
         "probability prompts": settings.probability_prompts - len(material.probability),
         "completion prompts": settings.completions - len(material.completion),
         "verbatim prompts": settings.verbatim - len(material.verbatim),
-        "forget blocks": settings.perplexity_blocks - len(material.forget_blocks),
-        "held-out blocks": settings.perplexity_blocks - len(material.heldout_blocks),
-    }
+    } | {f"blocks, {text}": settings.perplexity_blocks - len(blocks) for text, blocks in material.texts.items()}
     return {kind: count for kind, count in lacking.items() if count}
 
 
@@ -150,9 +154,11 @@ def token_prompt(text: str, tokens_of: Sequence[set[int]], dictionary: AnchorDic
     return TokenPrompt(text, sorted(new.difference(*(tokens_of[anchor] for anchor in given))))
 
 
-def _sample(blocks: pa.Table, count: int, seed: int) -> list[list[int]]:
-    """The ids of at most `count` blocks, drawn one from each of `count` equal stretches of the text."""
+def sample_blocks(blocks: pa.Table, count: int, seed: int) -> list[list[int]]:
+    """The ids of at most `count` blocks of two tokens or more, drawn one from each of `count` equal stretches of the
+    text."""
     ordered = blocks.sort_by([("document", "ascending"), ("index", "ascending")])["input_ids"]
     rng = np.random.default_rng(seed)
-    stretches = np.array_split(np.arange(len(ordered)), min(count, len(ordered)) or 1)
+    rows = [row for row, ids in enumerate(ordered) if len(ids) > 1]
+    stretches = np.array_split(rows, min(count, len(rows)) or 1)
     return [ordered[int(rng.choice(stretch))].as_py() for stretch in stretches if len(stretch)]

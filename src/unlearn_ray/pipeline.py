@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from unlearn_ray.config import ForgetSet, RunConfig
+from unlearn_ray.config import Evaluate, ForgetSet, RunConfig
 from unlearn_ray.documents import document_names
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import ensure_ray
@@ -20,7 +20,7 @@ from unlearn_ray.errors import StepFailed
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
 from unlearn_ray.stages.blocks import cut_documents
-from unlearn_ray.stages.evaluate import evaluate
+from unlearn_ray.stages.evaluate import TEXTS, evaluate
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
 from unlearn_ray.stages.label import label, label_retain, label_settings
 from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
@@ -29,6 +29,7 @@ from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.unlearn import unlearn
 
 SHARED = "shared"  # the folder of the steps that all forget sets have in common
+EVALUATED_FILES = {"retain", "nonmembers", "neighbours", "reference", "probes", "controls"}  # told by their contents
 
 
 def steps_of(config: RunConfig) -> dict[str, dict[str, Step]]:
@@ -45,7 +46,7 @@ def _shared_steps(config: RunConfig) -> dict[str, Step]:
             "baseline",
             1,
             SHARED,
-            {"baseline": config.baseline if not storage.exists(config.baseline) else None, "trust_remote_code": trust},
+            {"baseline": _hub_id(config.baseline), "trust_remote_code": trust},
             partial(prepare_baseline, baseline=_model(config.baseline), trust_remote_code=trust),
             contents=identity(config.baseline),
         )
@@ -61,8 +62,10 @@ def _shared_steps(config: RunConfig) -> dict[str, Step]:
             partial(label_retain, **params, resources=config.resources, trust_remote_code=trust),
             {"baseline": steps["baseline"], "blocks": steps["retain_blocks"]},
         )
-    if config.evaluation_retain:
-        steps["heldout"] = _blocks_step(config, SHARED, config.evaluation_retain, steps["baseline"])
+    others = {"retain": config.evaluation_retain, "nonmembers": config.evaluate.nonmembers}
+    for name, patterns in (others | config.evaluate.neighbours).items():
+        if patterns:
+            steps[TEXTS + name] = _blocks_step(config, SHARED, patterns, steps["baseline"])
     return steps
 
 
@@ -102,17 +105,13 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
     )
     evaluation = Step(
         "evaluation",
-        1,
+        2,
         one.name,
-        config.evaluate.model_dump(exclude={"retain", "probes", "controls"}),
-        partial(evaluate, settings=config.evaluate, **common),
+        config.evaluate.model_dump(exclude=EVALUATED_FILES) | {"reference": _hub_id(config.evaluate.reference)},
+        partial(evaluate, settings=_evaluation(config), **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
-        | _given(shared, "heldout"),
-        {
-            key: storage.sha256_of(file)
-            for key, file in (("probes", config.evaluate.probes), ("controls", config.evaluate.controls))
-            if file
-        },
+        | _texts(shared),
+        _evaluated_contents(config),
     )
     return {
         "blocks": blocks,
@@ -229,18 +228,18 @@ def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
         given = StepRun(run.out, run.inputs | {"unlearned": _model(model)})
         return evaluate(
             given,
-            settings=config.evaluate,
+            settings=_evaluation(config),
             resources=config.resources,
             trust_remote_code=config.trust_remote_code,
         )
 
     measured = Step(
         "evaluation",
-        1,
+        2,
         forget_set,
         dict(steps["evaluation"].params) | {"model": Path(model).name},
         measure,
-        {name: steps[name] for name in ("baseline", "blocks", "anchors", "heldout") if name in steps},
+        {name: steps[name] for name in ("baseline", "blocks", "anchors")} | _texts(steps),
         dict(steps["evaluation"].contents) | identity(model),
     )
     root = _absolute(config.root)
@@ -278,6 +277,24 @@ def _answers_of(config: RunConfig) -> str:
     return storage.join(_absolute(config.root), SHARED, "answers")
 
 
+def _evaluation(config: RunConfig) -> Evaluate:
+    """The settings of evaluation with a path for the reference that workers can use."""
+    reference = config.evaluate.reference
+    return config.evaluate.model_copy(update={"reference": _model(reference) if reference else None})
+
+
+def _evaluated_contents(config: RunConfig) -> dict[str, str]:
+    """The hashes of the files that evaluation reads itself, and what identifies the reference."""
+    files = {"probes": config.evaluate.probes, "controls": config.evaluate.controls}
+    hashes = {key: storage.sha256_of(file) for key, file in files.items() if file}
+    reference = config.evaluate.reference
+    return hashes | ({f"reference {key}": value for key, value in identity(reference).items()} if reference else {})
+
+
+def _texts(shared: dict[str, Step]) -> dict[str, Step]:
+    return {name: step for name, step in shared.items() if name.startswith(TEXTS)}
+
+
 def _given(steps: dict[str, Step], name: str) -> dict[str, Step]:
     return {name: steps[name]} if name in steps else {}
 
@@ -291,6 +308,10 @@ def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
+def _hub_id(model: str | None) -> str | None:
+    """What identifies a model beside its files: its name, where it is no file or folder and so a hub id."""
+    return None if model is None or storage.exists(model) else model
+
+
 def _model(path: str) -> str:
-    """A model that is not there as a file or folder is a hub id."""
-    return _absolute(path) if storage.exists(path) else path
+    return path if _hub_id(path) else _absolute(path)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from unlearn_ray.evaluation import PROMPTS_PER_BLOCK
 from unlearn_ray.method.labels import CHUNK
 from unlearn_ray.method.losses import LOSS_CHUNK
+from unlearn_ray.scoring import PROMPTS_PER_BLOCK
 
 REDUCED_AT_ONCE = 500_000_000  # gradients that DeepSpeed collects before it reduces them (reduce_bucket_size)
 LIVE_WEIGHTS = 1_000_000_000  # that ZeRO-3 holds gathered (stage3_max_live_parameters)

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from unlearn_ray.errors import InputError
-from unlearn_ray.evaluation import PROMPTS_PER_BLOCK, target_logprobs
 from unlearn_ray.labelling import Labeller, LabelSettings, blank_block, label_text
 from unlearn_ray.models import compute_dtype, decoder, lm_head
 from unlearn_ray.planning import shape_of
+from unlearn_ray.scoring import PROMPTS_PER_BLOCK, target_logprobs
 from unlearn_ray.training.examples import Example, text_example
 from unlearn_ray.training.loop import LossModel
 

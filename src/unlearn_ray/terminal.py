@@ -106,18 +106,19 @@ def _layouts(planned: "Plan") -> list[str]:
 def comparison(data: dict) -> str:
     """The figures of one forget set (report.json) before and after, and some prompts with both completions."""
     rows = [["", "before", "after", "change", "n"]]
+    chosen = data["metrics"]["choice"]["model"]
     for name, change in data["metrics"]["changes"].items():
         figures = data["metrics"]["metrics"][name]
-        before, after = (_figure(figures[model]["value"]) for model in ("baseline", "unlearned"))
+        before, after = (_figure(figures[model]["value"]) for model in ("baseline", chosen))
         share = change["relative"]["value"]
         moved = "" if share is None else f"{share:+.0%}"
-        rows.append([name.replace("_", " "), before, after, moved, str(figures["unlearned"]["n"])])
+        rows.append([name.replace("_", " "), before, after, moved, str(figures[chosen]["n"])])
     lines = _in_columns(rows)
     for pair in [one for one in data["completions"] if one["kind"] == "familiarity"][:COMPLETIONS_SHOWN]:
         lines += ["", *textwrap.wrap(pair["prompt"], 100)]
-        for model, label in (("baseline", "before"), ("unlearned", "after")):
-            text = "".join(part["text"] for part in pair["models"][model]["parts"])
-            lines += textwrap.wrap(text, 100, initial_indent=f"    {label}: ", subsequent_indent="    ")
+        for time in ("before", "after"):
+            text = "".join(part["text"] for part in pair[time]["parts"])
+            lines += textwrap.wrap(text, 100, initial_indent=f"    {time}: ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
-from unlearn_ray.method.judge import given_anchors, judge, rouge_l
+from unlearn_ray.method.judge import given_anchors, judge
 
 NAMES = ["Alice", "Hatter", "Mad Hatter", "Jane Bennet", "Elizabeth Bennet", "Elizabeth", "Cheshire Cat"]
 DICTIONARY = AnchorDictionary([Anchor(name, f"Other{place}") for place, name in enumerate(NAMES)])
@@ -37,15 +37,3 @@ def test_verdict_says_what_was_named_in_order_and_once():
 def test_a_named_anchor_gives_its_shorter_and_longer_forms_too():
     given = {DICTIONARY.anchors[index].anchor for index in given_anchors("the Mad Hatter and Elizabeth", DICTIONARY)}
     assert given == {"Mad Hatter", "Hatter", "Elizabeth", "Elizabeth Bennet"}
-
-
-def test_rouge_l_is_the_f_measure_of_the_longest_common_run_of_words_in_order():
-    # common subsequence "the cat on mat": 4 of 6 reference words, 4 of 5 words of the completion
-    assert rouge_l("the cat sat on the mat", "The cat, on a mat!") == pytest.approx(
-        2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5)
-    )
-
-
-def test_rouge_l_reads_other_scripts_than_latin():
-    assert rouge_l("Анна пошла домой", "анна ушла домой") == pytest.approx(2 / 3)
-    assert rouge_l("爱丽丝很累", "爱丽丝不累") == pytest.approx(4 / 5)

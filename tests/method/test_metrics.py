@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from unlearn_ray.method.metrics import Figure, compare, estimate, familiarity_items, mean_items, perplexity_items
+from unlearn_ray.method.metrics import Figure, Ranks, compare, estimate, familiarity_items, mean_items, perplexity_items
 
 
 def bounds(figure: Figure) -> tuple[float, float]:
@@ -68,3 +69,22 @@ def test_one_item_has_a_value_and_no_interval_and_none_has_neither():
 def test_different_items_cannot_be_compared():
     with pytest.raises(ValueError, match="5 before, 4 after"):
         compare(mean_items(np.zeros(5)), mean_items(np.zeros(4)), 10, 0)
+
+
+def test_membership_is_the_area_under_the_curve_with_its_bootstrap_over_both_samples():
+    rng = np.random.default_rng(2)
+    members, others = rng.normal(0.8, 1, 30).round(1), rng.normal(0, 1, 20).round(1)  # rounded: some are equal
+    figure = estimate(Ranks(members, others), 300, 5)
+    assert figure.n == 50
+    assert figure.value == pytest.approx(roc_auc_score([1] * 30 + [0] * 20, np.concatenate([members, others])))
+    drawn = np.random.default_rng(5)
+    rows, columns = drawn.integers(0, 30, size=(300, 30)), drawn.integers(0, 20, size=(300, 20))
+    slow = [
+        roc_auc_score([1] * 30 + [0] * 20, np.concatenate([members[row], others[column]]))
+        for row, column in zip(rows, columns, strict=True)
+    ]
+    assert bounds(figure) == pytest.approx((sorted(slow)[7], sorted(slow)[292]))
+
+
+def test_membership_needs_texts_of_both_kinds():
+    assert estimate(Ranks(np.ones(4), np.zeros(0)), 10, 0).value is None

@@ -21,7 +21,7 @@ DOCUMENTS = {"first": book(40, NAMES), "second": book(20, ["Alice"], first=100)}
 
 def test_prompts_end_just_before_an_anchor_that_they_do_not_give_away():
     for prompt in anchor_prompts(DOCUMENTS, DICTIONARY, 12, seed=0):
-        first = DICTIONARY.spans(prompt.reference)[0]
+        first = DICTIONARY.spans(prompt.references[0])[0]
         assert first.start == 0
         assert first.anchor not in given_anchors(prompt.text, DICTIONARY)
         assert MIN_CHARS <= len(prompt.text) <= MAX_CHARS
@@ -37,7 +37,7 @@ def test_prompts_cover_the_documents_evenly_and_differ():
 
 def test_prompts_do_not_all_ask_for_the_protagonist():
     text = book(60, ["Alice"] * 9 + ["Dormouse"])
-    asked = [p.reference.split(",")[0] for p in anchor_prompts({"book": text}, DICTIONARY, 6, seed=1)]
+    asked = [p.references[0].split(",")[0] for p in anchor_prompts({"book": text}, DICTIONARY, 6, seed=1)]
     assert asked.count("Dormouse") == 3
 
 
@@ -62,6 +62,6 @@ def test_verbatim_prompts_and_references_are_the_text_as_it_stands():
     prompts = verbatim_prompts(DOCUMENTS, 9, seed=0)
     assert len(prompts) == 9
     for prompt in prompts:
-        assert prompt.text + prompt.reference in DOCUMENTS[prompt.document]
+        assert prompt.text + prompt.references[0] in DOCUMENTS[prompt.document]
         assert not prompt.text[-1].isspace()
-        assert prompt.reference[0].isspace(), "the passage ends within a word"
+        assert prompt.references[0][0].isspace(), "the passage ends within a word"

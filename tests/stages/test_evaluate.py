@@ -39,7 +39,8 @@ def local_ray():
 def run(tmp_path: Path, tiny_model_folder: str) -> StepRun:
     """A run whose reinforced model is the baseline, and whose unlearned one, of two checkpoints, differs from it."""
     tokenizer = load_tokenizer(tiny_model_folder)
-    for name, text in (("blocks", BOOK), ("heldout", BOOK.replace("Alice", "Nobody"))):
+    others = {f"text-{name}": BOOK.replace("Alice", who) for name, who in (("retain", "Nobody"), ("nonmembers", "Bob"))}
+    for name, text in ({"blocks": BOOK} | others).items():
         (tmp_path / name).mkdir()
         pq.write_table(cut_blocks(name, text, tokenizer, 32), tmp_path / name / "part-0.parquet")
     (tmp_path / "anchors").mkdir()
@@ -56,7 +57,7 @@ def run(tmp_path: Path, tiny_model_folder: str) -> StepRun:
     for folder in ("unlearned", "unlearned/checkpoints/step-2", "unlearned/checkpoints/step-10"):
         save_checkpoint(model, tokenizer, str(tmp_path / folder))
     shutil.copytree(tiny_model_folder, tmp_path / "reinforced")
-    inputs = {name: str(tmp_path / name) for name in ("blocks", "heldout", "anchors", "reinforced", "unlearned")}
+    inputs = {name: str(tmp_path / name) for name in ("blocks", *others, "anchors", "reinforced", "unlearned")}
     inputs["baseline"] = tiny_model_folder
     return StepRun(str(tmp_path / "evaluation"), inputs)
 
@@ -68,27 +69,34 @@ def measured(run: StepRun, settings: Evaluate) -> tuple[dict, pa.Table]:
     )
 
 
-def test_every_model_is_measured_and_only_the_two_ends_on_everything(local_ray, run, tmp_path):
+def test_every_model_is_measured_on_everything(local_ray, run, tmp_path, tiny_model_folder):
     questions = tmp_path / "probes.jsonl"
     questions.write_text('{"prompt": "the Mad", "answer": " Hatter"}\n\n{"prompt": "the White", "answer": " Rabbit"}\n')
-    metrics, completions = measured(run, SETTINGS.model_copy(update={"probes": str(questions)}))
+    given = {"probes": str(questions), "reference": tiny_model_folder}
+    metrics, completions = measured(run, SETTINGS.model_copy(update=given))
 
-    assert metrics["models"] == ["baseline", "step-2", "step-10", "unlearned"]
-    everything = {"baseline", "reinforced", "step-2", "step-10", "unlearned"}
+    everything = ["baseline", "reference", "reinforced", "step-2", "step-10", "unlearned"]
+    assert metrics["models"] == everything
     figures = metrics["metrics"]
-    for metric in ("probability_familiarity", "perplexity_forget", "perplexity_retain"):
-        assert set(figures[metric]) == everything
-    for metric in ("completion_familiarity", "verbatim_rouge_l", "probe_probability"):
-        assert set(figures[metric]) == {"baseline", "unlearned"}
-    assert "control_probability" not in figures
+    for metric in ("probability_familiarity", "perplexity_forget", "perplexity_retain", "completion_familiarity",
+                   "verbatim_rouge_l", "probe_probability", "membership_min_k", "extraction_strength"):  # fmt: skip
+        assert list(figures[metric]) == everything
+    assert "control_probability" not in figures and "perplexity_nonmembers" in figures
     assert figures["probability_familiarity"]["reinforced"] == figures["probability_familiarity"]["baseline"]
     assert figures["perplexity_forget"]["step-2"] == figures["perplexity_forget"]["unlearned"]
+    assert figures["membership_min_k"]["baseline"]["n"] == 8
+
+    # The unlearned model and its checkpoints are the same: of equals the last.
+    assert metrics["choice"]["model"] == "unlearned"
+    assert metrics["choice"]["pareto"] == ["step-2", "step-10", "unlearned"]
+    assert metrics["choice"]["folder"] == run.inputs["unlearned"]
     ends = [figures["perplexity_forget"][name] for name in ("baseline", "unlearned")]
     assert [figure["n"] for figure in ends] == [4, 4]
     assert all(figure["low"] < figure["value"] < figure["high"] for figure in ends)
     relative = metrics["changes"]["perplexity_forget"]["relative"]
     assert relative["value"] == pytest.approx(ends[1]["value"] / ends[0]["value"] - 1)
     assert relative["low"] < relative["value"] < relative["high"]
+    assert metrics["distance_to_reference"] == metrics["changes"]  # this reference is the baseline
 
     assert completions.schema == COMPLETION_SCHEMA
     rows = completions.to_pylist()
@@ -97,22 +105,32 @@ def test_every_model_is_measured_and_only_the_two_ends_on_everything(local_ray, 
     assert all((r["grade"] is None) == (r["kind"] == "verbatim") == (r["rouge_l"] is not None) for r in rows)
     assert sum(metrics["grades"]["unlearned"].values()) == 6
     plot = metrics["next_token"][0]
-    assert len(plot["tokens"]) == len(plot["specific"]) == len(plot["baseline"]) == len(plot["unlearned"]) >= 6
-    assert plot["baseline"] == sorted(plot["baseline"], reverse=True)
+    assert len(plot["tokens"]) == len(plot["specific"]) == len(plot["before"]) == len(plot["after"]) >= 6
+    assert plot["before"] == sorted(plot["before"], reverse=True)
     assert metrics["dropped"] == {}
 
 
-def test_a_model_from_elsewhere_is_evaluated_without_heldout_text_or_checkpoints(local_ray, run, tiny_model_folder):
+def test_a_model_from_elsewhere_is_evaluated_without_other_text_or_checkpoints(local_ray, run, tiny_model_folder):
     inputs = {name: run.inputs[name] for name in ("baseline", "blocks", "anchors")} | {"unlearned": tiny_model_folder}
     metrics, _ = measured(StepRun(run.out, inputs), SETTINGS)
     assert metrics["models"] == ["baseline", "unlearned"]
-    assert "perplexity_retain" not in metrics["metrics"]
-    assert metrics["dropped"] == {"held-out blocks": 4}
+    assert not {"perplexity_retain", "membership_min_k"} & metrics["metrics"].keys()
     assert metrics["changes"]["perplexity_forget"]["relative"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}
 
 
+def test_a_killed_evaluation_reads_no_model_again_that_it_has_read(local_ray, run):
+    measured(run, SETTINGS)
+    folder = Path(run.out) / "readings" / "core"
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
+    (folder / "step-10.npz").unlink()
+    metrics, _ = measured(run, SETTINGS)
+    after = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
+    assert after.keys() == before.keys() and {name for name in before if before[name] != after[name]} == {"step-10.npz"}
+    assert metrics["models"][-2:] == ["step-10", "unlearned"]
+
+
 def test_models_come_in_the_order_of_training(run):
-    assert list(models_of(run)) == ["baseline", "reinforced", "step-2", "step-10", "unlearned"]
+    assert list(models_of(run, SETTINGS)) == ["baseline", "reinforced", "step-2", "step-10", "unlearned"]
 
 
 @pytest.mark.parametrize("line", ["not json", '["a", "b"]', '{"prompt": "x"}', '{"prompt": "x", "answer": " "}'])

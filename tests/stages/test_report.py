@@ -27,7 +27,8 @@ def figure(value: float | None, n: int = 9) -> dict:
 
 
 METRICS = {
-    "models": ["baseline", "step-4", "step-8", "unlearned"],
+    "models": ["baseline", "reinforced", "step-4", "step-8", "unlearned"],
+    "choice": {"model": "unlearned"},
     "metrics": {
         "completion_familiarity": {"baseline": figure(0.625), "unlearned": figure(0.0)},
         "probability_familiarity": {"baseline": figure(0.0312), "reinforced": figure(0.25), "step-4": figure(0.02),
@@ -43,7 +44,7 @@ METRICS = {
     "grades": {"baseline": {"0": 7, "1": 0, "2": 1, "3": 1}, "unlearned": {"0": 9, "1": 0, "2": 0, "3": 0}},
     "next_token": [
         {"prompt": f"the {EVIL}", "tokens": [" Mad", "<b>", "\n"], "specific": [True, False, False],
-         "baseline": [0.5, 0.25, 0.0], "unlearned": [0.001, 0.3, 0.2]},
+         "before": [0.5, 0.25, 0.0], "after": [0.001, 0.3, 0.2]},
     ],
     "settings": {"bootstrap": 200, "seed": 1},
     "dropped": {"verbatim prompts": 3},
@@ -146,7 +147,7 @@ def test_a_change_without_a_value_is_a_dash(page: Page):
 
 
 def test_named_anchors_are_marked_also_where_the_prompt_began_them(data: ReportData):
-    parts = data.completions[0]["models"]["baseline"]["parts"]
+    parts = data.completions[0]["before"]["parts"]
     assert [part["text"] for part in parts if part["named"]] == [" Hatter", "Alice"]
     assert "".join(part["text"] for part in parts) == " Hatter and Alice, " + EVIL
 

@@ -5,6 +5,7 @@ The first half of the keys identifies the result and enters the digests of the s
 """
 
 import difflib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -203,13 +204,33 @@ class Evaluate(Section):
     """Blocks of the forget set, and as many of other prose, for the perplexity."""
     retain: Globs | None = None
     """Held-out prose that must not suffer; null takes the retain files. Read it as `RunConfig.evaluation_retain`."""
+    nonmembers: Globs | None = None
+    """Text like the forget set, best of the same author, that no model has read: without it membership inference has
+    nothing to compare with."""
+    neighbours: dict[str, Globs] = {}
+    """Name -> text of a neighbouring domain, whose perplexity is measured too."""
+    reference: Text | None = None
+    """A model that never read the forget set (hub id, folder or .gguf file): what perfect forgetting would give."""
     probes: Text | None = None
     """JSONL of {prompt, answer} about the forget set: the answers must become improbable."""
     controls: Text | None = None
     """JSONL of {prompt, answer} about other things: the answers must stay probable."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.1
+    """The checkpoint with the least probability familiarity is chosen among those that lose at most this share of the
+    baseline's utility."""
     seed: Annotated[int, Field(ge=0)] = 1234
     bootstrap: Count = 1000
     """Resamples behind each confidence interval."""
+
+    @field_validator("neighbours")
+    @classmethod
+    def _free_names(cls, neighbours: dict[str, Globs]) -> dict[str, Globs]:
+        for name in neighbours:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in ("forget", "retain", "nonmembers"):
+                raise ValueError(
+                    f"{name}: expected a name of a-z, 0-9, _ and - that is not forget, retain or nonmembers"
+                )
+        return neighbours
 
 
 class Endpoint(Section):

@@ -9,8 +9,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from unlearn_ray.method.dictionary import AnchorDictionary
 
 # One word, or one character of a script that is written without spaces.
@@ -56,14 +54,3 @@ def judge(prompt: str, completion: str, dictionary: AnchorDictionary, theme_word
     known = set(words(prompt))
     themes = tuple(dict.fromkeys(word for word in words(completion) if word in theme_words and word not in known))
     return Verdict(3 if anchors else 2 if themes else 0, anchors, themes)
-
-
-class _Words:
-    """rouge_score's own tokenizer throws away everything that is not ASCII."""
-
-    tokenize = staticmethod(words)
-
-
-def rouge_l(reference: str, completion: str) -> float:
-    """ROUGE-L F-measure over words (Lin 2004), 0 to 1: how much of the document a continuation repeats in order."""
-    return RougeScorer(["rougeL"], tokenizer=_Words()).score(reference, completion)["rougeL"].fmeasure

@@ -1,11 +1,13 @@
 """Figures with their uncertainty: every number is a ratio of sums over items, resampled by whole items.
 
 An item is what was drawn at random: a prompt, or a block of text. Means, the familiarity score and perplexity are all
-sum(values) / sum(weights), perplexity with an exponential around it, so one bootstrap serves them all. Two models
-measured on the same items are compared pair by pair, on the same resamples: what the items share cancels out.
+sum(values) / sum(weights), perplexity with an exponential around it, so one bootstrap serves them all; membership is
+the one figure of two samples (`Ranks`). Two models measured on the same items are compared pair by pair, on the same
+resamples: what the items share cancels out.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -13,13 +15,71 @@ POINTS = np.array([0.0, 0.0, 1.0, 5.0])
 """What a completion's grade 0..3 counts in the familiarity score: (5 n3 + n2) / N, Eldan & Russinovich 2023."""
 
 
+class Sample(Protocol):
+    """One model's measurements: how many, their figure, and the figure of each of R resamples; resamples of one seed
+    draw the same items from any sample of one size.
+    """
+
+    @property
+    def n(self) -> int: ...
+    def value(self) -> float: ...
+    def resampled(self, resamples: int, seed: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Items:
-    """One model's measurements, float64, one entry an item; the figure is sum(values_N) / sum(weights_N)."""
+    """Measurements, float64, one entry an item; the figure is sum(values_N) / sum(weights_N)."""
 
     values_N: np.ndarray
     weights_N: np.ndarray
     exponential: bool = False
+
+    @property
+    def n(self) -> int:
+        return len(self.values_N)
+
+    def value(self) -> float:
+        return float(self._ratio(self.values_N.sum(), self.weights_N.sum()))
+
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        drawn_RN = _draw(np.random.default_rng(seed), self.n, resamples)
+        return self._ratio(self.values_N[drawn_RN].sum(-1), self.weights_N[drawn_RN].sum(-1))
+
+    def _ratio(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = values / weights
+        return np.exp(ratio) if self.exponential else ratio
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Scores of texts that were trained on and of others; the figure is the AUC, the probability that a member scores
+    above another text, ties counting half: 0.5 says that membership cannot be told.
+    """
+
+    members_N: np.ndarray
+    others_M: np.ndarray
+
+    @property
+    def n(self) -> int:
+        return len(self.members_N) + len(self.others_M)
+
+    def value(self) -> float:
+        return float(self._above().mean()) if self._above().size else np.nan
+
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        rng, above_NM = np.random.default_rng(seed), self._above()
+        if not above_NM.size:
+            return np.full(resamples, np.nan)
+        times_RN, times_RM = (
+            np.stack([np.bincount(row, minlength=size) for row in _draw(rng, size, resamples)])
+            for size in above_NM.shape
+        )
+        return ((times_RN @ above_NM) * times_RM).sum(-1) / above_NM.size
+
+    def _above(self) -> np.ndarray:
+        difference_NM = self.members_N[:, None] - self.others_M[None, :]
+        return (difference_NM > 0) + 0.5 * (difference_NM == 0)
 
 
 @dataclass(frozen=True)
@@ -55,39 +115,28 @@ def perplexity_items(nll_N: np.ndarray, tokens_N: np.ndarray) -> Items:
     return Items(np.asarray(nll_N, dtype=np.float64), np.asarray(tokens_N, dtype=np.float64), exponential=True)
 
 
-def estimate(items: Items, resamples: int, seed: int) -> Figure:
-    """The figure of `items` with its bootstrap interval over items."""
-    return _figure(_ratio(items), _ratio(items, _resamples(items, resamples, seed)), len(items.values_N))
+def estimate(sample: Sample, resamples: int, seed: int) -> Figure:
+    """The figure of a sample with its bootstrap interval over items."""
+    return _figure(sample.value(), sample.resampled(resamples, seed), sample.n)
 
 
-def compare(before: Items, after: Items, resamples: int, seed: int) -> Change:
+def compare(before: Sample, after: Sample, resamples: int, seed: int) -> Change:
     """The paired change from `before` to `after`, measured on the same items in the same order."""
-    if len(before.values_N) != len(after.values_N):
-        raise ValueError(f"not the same items: {len(before.values_N)} before, {len(after.values_N)} after")
-    drawn_RN = _resamples(before, resamples, seed)
-    n = len(before.values_N)
-    start, start_R = _ratio(before), _ratio(before, drawn_RN)
-    end, end_R = _ratio(after), _ratio(after, drawn_RN)
+    if before.n != after.n:
+        raise ValueError(f"not the same items: {before.n} before, {after.n} after")
+    start, start_R = before.value(), before.resampled(resamples, seed)
+    end, end_R = after.value(), after.resampled(resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative, relative_R = end / start - 1, end_R / start_R - 1
-    return Change(_figure(end - start, end_R - start_R, n), _figure(relative, relative_R, n))
+        relative, relative_R = np.divide(end, start) - 1, end_R / start_R - 1
+    return Change(_figure(end - start, end_R - start_R, before.n), _figure(relative, relative_R, before.n))
 
 
-def _resamples(items: Items, resamples: int, seed: int) -> np.ndarray:
-    """Item indices [R, N]; the same for every model of the same seed, which is what pairs them."""
-    n = len(items.values_N)
-    return np.random.default_rng(seed).integers(0, max(n, 1), size=(resamples, n))
+def _draw(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+    """Item indices [R, n]."""
+    return rng.integers(0, max(n, 1), size=(resamples, n))
 
 
-def _ratio(items: Items, drawn_RN: np.ndarray | None = None) -> np.ndarray:
-    """The figure of all items, or of each resample [R]; nan where there is nothing to divide by."""
-    indices = np.arange(len(items.values_N)) if drawn_RN is None else drawn_RN
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = items.values_N[indices].sum(-1) / items.weights_N[indices].sum(-1)
-    return np.exp(ratio) if items.exponential else ratio
-
-
-def _figure(value: np.ndarray, value_R: np.ndarray, n: int) -> Figure:
+def _figure(value: float, value_R: np.ndarray, n: int) -> Figure:
     """No interval from a single item: it would look too sure.
 
     A resample in which the figure is not defined (all of its prompts scored 0 before) counts against either end, so the

@@ -27,11 +27,16 @@ SENTENCE_START = re.compile(
 
 @dataclass(frozen=True)
 class Prompt:
-    """`text` is given to the model and ends on no space; `reference` is how the document goes on."""
+    """`text` is given to the model and ends on no space; `references` are what shows that the model knows the document:
+    how that goes on, or what the prompt's author wrote down. kind: of the anchor that follows; subtlety: from 1, which
+    gives much away, to 10; both where they are known.
+    """
 
     document: str
     text: str
-    reference: str
+    references: tuple[str, ...]
+    kind: str = ""
+    subtlety: int | None = None
 
 
 def anchor_prompts(documents: Mapping[str, str], dictionary: AnchorDictionary, count: int, seed: int) -> list[Prompt]:
@@ -55,7 +60,8 @@ def anchor_prompts(documents: Mapping[str, str], dictionary: AnchorDictionary, c
             prompt = _one_line(documents[name][start:end])
             if prompt not in prompts and anchor not in given_anchors(prompt, dictionary):
                 used[anchor] += 1
-                prompts[prompt] = Prompt(name, prompt, _one_line(documents[name][end : end + REFERENCE_CHARS]))
+                reference = _one_line(documents[name][end : end + REFERENCE_CHARS])
+                prompts[prompt] = Prompt(name, prompt, (reference,), dictionary.anchors[anchor].kind)
                 break
     return list(prompts.values())
 
@@ -74,7 +80,7 @@ def verbatim_prompts(documents: Mapping[str, str], count: int, seed: int) -> lis
         name, start = candidates[rng.choice(stretch)]
         text = documents[name]
         end = _last_space(text, start, start + VERBATIM_CHARS)
-        prompts.append(Prompt(name, text[start:end], text[end : end + REFERENCE_CHARS]))
+        prompts.append(Prompt(name, text[start:end], (text[end : end + REFERENCE_CHARS],)))
     return prompts
 
 

@@ -16,7 +16,6 @@ from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.evaluation import target_logprobs
 from unlearn_ray.material import documents_of
 from unlearn_ray.method.blocks import first_token
 from unlearn_ray.method.dictionary import AnchorDictionary
@@ -24,6 +23,7 @@ from unlearn_ray.method.matching import Matcher
 from unlearn_ray.method.offline import candidates, propose
 from unlearn_ray.method.settling import settle
 from unlearn_ray.models import leading_ids
+from unlearn_ray.scoring import target_logprobs
 from unlearn_ray.stages.baseline import open_model, open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks, read_shard, shards_of
 from unlearn_ray.stages.proposals import PROPOSALS, read_proposals

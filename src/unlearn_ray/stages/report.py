@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
+from unlearn_ray.evidence import BEFORE
 from unlearn_ray.labelling import alpha_column
 from unlearn_ray.method.dictionary import AnchorDictionary
 from unlearn_ray.method.labels import IGNORED
@@ -116,12 +117,13 @@ def collect(
     """
     dictionary = read_dictionary(folders["anchors"])
     entries = sorted(dictionary.anchors, key=lambda entry: -entry.support)[:DICTIONARY_HEAD]
+    metrics = storage.read_json(storage.join(folders["evaluation"], "metrics.json"))
     completions = read_parquet(storage.join(folders["evaluation"], "completions.parquet")).to_pylist()
     return ReportData(
         forget_set=forget_set,
         baseline=baseline,
-        metrics=storage.read_json(storage.join(folders["evaluation"], "metrics.json")),
-        completions=_side_by_side(completions, dictionary),
+        metrics=metrics,
+        completions=_side_by_side(completions, metrics["choice"]["model"], dictionary),
         dictionary=[asdict(entry) | {"sources": list(entry.sources)} for entry in entries],
         dictionary_size=len(dictionary.anchors),
         block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary),
@@ -169,24 +171,26 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _side_by_side(rows: list[dict[str, Any]], dictionary: AnchorDictionary) -> list[dict[str, Any]]:
+def _side_by_side(rows: list[dict[str, Any]], chosen: str, dictionary: AnchorDictionary) -> list[dict[str, Any]]:
     """One entry a prompt with both models' answers; those in which either model shows something come first."""
+    times = {BEFORE: "before", chosen: "after"}
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
+        if row["model"] not in times:
+            continue
         pair = pairs.setdefault(
-            (row["kind"], row["prompt"]),
-            {"kind": row["kind"], "prompt": row["prompt"], "reference": row["reference"], "models": {}},
+            (row["kind"], row["prompt"]), {key: row[key] for key in ("kind", "prompt", "reference", "subtlety")}
         )
-        pair["models"][row["model"]] = {
+        pair[times[row["model"]]] = {
             "parts": _parts(row["prompt"], row["completion"], set(row["anchors_named"]), dictionary),
             "grade": row["grade"],
             "rouge_l": row["rouge_l"],
         }
-    return sorted(pairs.values(), key=lambda pair: -max(_shown_by(model) for model in pair["models"].values()))
+    return sorted(pairs.values(), key=lambda pair: -max(_shown_by(pair[time]) for time in times.values()))
 
 
 def _shown_by(answer: Mapping[str, Any]) -> float:
-    return answer["rouge_l"] if answer["grade"] is None else answer["grade"]
+    return answer["rouge_l"] or answer["grade"] or 0
 
 
 def _parts(prompt: str, completion: str, named: set[str], dictionary: AnchorDictionary) -> list[dict[str, Any]]:

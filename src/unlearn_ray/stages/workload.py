@@ -10,12 +10,12 @@ from unlearn_ray.config import Reinforce, RunConfig, Unlearn
 from unlearn_ray.documents import read_documents
 from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError
-from unlearn_ray.evaluation import PROMPTS_PER_BLOCK
 from unlearn_ray.labelling import CPU_BATCH
 from unlearn_ray.method.blocks import tokenise
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.planning import PROMPT_TOKENS, Shape
 from unlearn_ray.probe import Speed
+from unlearn_ray.scoring import PROMPTS_PER_BLOCK
 
 CHARACTERS_A_TOKEN = 4
 FULLY_MEASURED, ALSO_MEASURED = 2, 1  # models of evaluation: baseline and unlearned; reinforced, beside checkpoints
