@@ -66,7 +66,8 @@ def main() -> None:
 
 @main.command()
 @takes_run
-def run(config: str, overrides: tuple[str, ...]) -> None:
+@click.option("--audit", is_flag=True, help="Attack the chosen models too, and put what came back into the reports.")
+def run(config: str, overrides: tuple[str, ...], audit: bool) -> None:
     """Run every step for every forget set.
 
     Goes on with what is unfinished, and writes the reports.
@@ -74,7 +75,7 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     settings = _load(config, overrides)
     from unlearn_ray import pipeline
 
-    outcomes = pipeline.run(settings, on_event=_show_progress)
+    outcomes = pipeline.run(settings, until="audit" if audit else "evaluation", on_event=_show_progress)
     click.echo(terminal.table(outcomes))
     pages = pipeline.report(settings)
     if len(pages) == 1:
@@ -135,9 +136,9 @@ def report(config: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @debug_option
 def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[str, ...]) -> None:
-    """Measure any checkpoint, also one made elsewhere.
+    """Measure and attack any checkpoint, also one made elsewhere.
 
-    MODEL is a hub id, a folder or a .gguf file. Prints the folder with metrics.json.
+    MODEL is a hub id, a folder or a .gguf file. Prints the path of its report.
     """
     settings = _load(config, overrides)
     names = [one.name for one in settings.forget_sets]
@@ -146,7 +147,7 @@ def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[s
         raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(names)}")
     from unlearn_ray import pipeline
 
-    click.echo(pipeline.evaluate_model(settings, model, chosen))
+    click.echo(f"report of {model}: {pipeline.evaluate_model(settings, model, chosen, on_event=_show_progress)}")
 
 
 @main.group()

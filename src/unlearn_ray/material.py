@@ -26,10 +26,12 @@ SHOWN_CANDIDATES = 24
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with the answer whose probability is asked for, leading space included: ("the Mad", " Hatter")."""
+    """A prompt with the answer whose probability is asked for, leading space included: ("the Mad", " Hatter");
+    language: where it matters."""
 
     prompt: str
     answer: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,20 +132,24 @@ def theme_words(documents: Mapping[str, str], dictionary: AnchorDictionary) -> f
 
 
 def specific_tokens(tokenizer: PreTrainedTokenizerFast, dictionary: AnchorDictionary) -> list[set[int]]:
-    """For each anchor, in the dictionary's order, the ids of the tokens it can begin with.
+    """For each anchor, in the dictionary's order, the ids of the telling tokens it can begin with."""
+    return telling_first_tokens(tokenizer, [anchor.anchor for anchor in dictionary.anchors])
 
-    Tokens that tell nothing of the anchor are left out, and an anchor may keep none: tokens of under 3 bytes of text
-    (one or two Latin letters), and ordinary words (the "The" of "The Queen").
+
+def telling_first_tokens(tokenizer: PreTrainedTokenizerFast, names: Sequence[str]) -> list[set[int]]:
+    """For each name the ids of the tokens it can begin with.
+
+    Tokens that tell nothing of the name are left out, and a name may keep none: tokens of under 3 bytes of text (one or
+    two Latin letters), and ordinary words (the "The" of "The Queen").
     """
 
-    def telling(piece: str, anchor: str) -> bool:
+    def telling(piece: str, name: str) -> bool:
         long_enough = len(piece.encode()) >= 3
-        return anchor.startswith(piece) and long_enough and zipf_frequency(piece, "en") < ORDINARY_ZIPF
+        return name.startswith(piece) and long_enough and zipf_frequency(piece, "en") < ORDINARY_ZIPF
 
     def text(token: int) -> str:
         return str(tokenizer.decode([token])).strip()
 
-    names = [anchor.anchor for anchor in dictionary.anchors]
     return [{token for token in first_tokens(tokenizer, name) if telling(text(token), name)} for name in names]
 
 

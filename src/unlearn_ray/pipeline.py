@@ -7,7 +7,8 @@ A step's params are what its result depends on; where and how fast it runs (conf
 """
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from unlearn_ray.engine.session import ensure_ray
 from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
+from unlearn_ray.stages.audit import ABOUT, audit
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
 from unlearn_ray.stages.blocks import cut_documents
 from unlearn_ray.stages.evaluate import TEXTS, evaluate
@@ -62,6 +64,8 @@ def _shared_steps(config: RunConfig) -> dict[str, Step]:
             partial(label_retain, **params, resources=config.resources, trust_remote_code=trust),
             {"baseline": steps["baseline"], "blocks": steps["retain_blocks"]},
         )
+    if config.audit.about:
+        steps[ABOUT] = _blocks_step(config, SHARED, config.audit.about, steps["baseline"])
     others = {"retain": config.evaluation_retain, "nonmembers": config.evaluate.nonmembers}
     for name, patterns in (others | config.evaluate.neighbours).items():
         if patterns:
@@ -120,7 +124,34 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         "labels": labels,
         "unlearned": unlearned,
         "evaluation": evaluation,
+        "audit": _audit_step(
+            config, one.name, {"baseline": baseline, "blocks": blocks, "anchors": anchors}, evaluation, shared
+        ),
     }
+
+
+def _audit_step(
+    config: RunConfig, name: str, inputs: dict[str, Step], evaluation: Step, shared: dict[str, Step]
+) -> Step:
+    """Attacks on the model that the evaluation chose."""
+    settings, title = config.audit, config.audit.title or re.sub("[-_.]+", " ", name)
+    attack = partial(
+        audit,
+        settings=settings,
+        evaluation=_evaluation(config),
+        title=title,
+        resources=config.resources,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return Step(
+        "audit",
+        1,
+        name,
+        settings.model_dump(exclude={"about", "languages"}) | {"title": title},
+        attack,
+        inputs | {"evaluation": evaluation} | _texts(shared) | _given(shared, ABOUT),
+        {"languages": storage.sha256_of(settings.languages)} if settings.languages else {},
+    )
 
 
 def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Step, reinforced: Step) -> dict[str, Step]:
@@ -161,7 +192,7 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
 def run(
     config: RunConfig, *, until: str = "evaluation", on_event: Callable[[Outcome], None] = lambda outcome: None
 ) -> list[Outcome]:
-    """Runs what is not done, up to the step `until` of every forget set.
+    """Runs what is not done, up to the step `until` of every forget set ("audit" for the attacks too).
 
     Returns one outcome a step; a failed step is among them as failed and does not raise.
     """
@@ -178,9 +209,10 @@ def run(
 
 
 def status(config: RunConfig) -> list[Outcome]:
-    """Where every step of every forget set stands on disk."""
-    steps = [of_set["evaluation"] for of_set in steps_of(config).values()]
-    return step_states(_absolute(config.root), steps)
+    """Where every step of every forget set stands on disk; the audit, which is not part of every run, where it was
+    begun."""
+    states = step_states(_absolute(config.root), [of_set["audit"] for of_set in steps_of(config).values()])
+    return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
 
 
 def estimate_asking(config: RunConfig) -> dict[str, Estimate]:
@@ -198,16 +230,23 @@ def report(config: RunConfig) -> dict[str, str]:
     root = _absolute(config.root)
     pages = {}
     for name, steps in steps_of(config).items():
-        outcomes = {outcome.step.digest: outcome for outcome in step_states(root, list(steps.values()))}
-        if outcomes[steps["evaluation"].digest].state != "done":
-            continue
-        folders = {step_name: outcomes[step.digest].folder for step_name, step in steps.items()}
-        tokenizer = open_tokenizer(folders["baseline"], config.trust_remote_code)
-        data = collect(
-            folders, forget_set=name, baseline=config.baseline, alpha=config.unlearn_alpha, tokenizer=tokenizer
-        )
-        pages[name] = write_report(storage.join(root, name), data)
+        folders = _done(root, steps)
+        if "evaluation" in folders:
+            pages[name] = _write_report(config, name, folders, storage.join(root, name))
     return pages
+
+
+def _done(root: str, steps: Mapping[str, Step]) -> dict[str, str]:
+    """The folders of the steps that are done, by name."""
+    outcomes = {outcome.step.digest: outcome for outcome in step_states(root, list(steps.values()))}
+    found = {name: outcomes[step.digest] for name, step in steps.items()}
+    return {name: outcome.folder for name, outcome in found.items() if outcome.state == "done"}
+
+
+def _write_report(config: RunConfig, name: str, folders: Mapping[str, str], into: str) -> str:
+    tokenizer = open_tokenizer(folders["baseline"], config.trust_remote_code)
+    data = collect(folders, forget_set=name, baseline=config.baseline, alpha=config.unlearn_alpha, tokenizer=tokenizer)
+    return write_report(into, data)
 
 
 def read_run(config: RunConfig) -> dict[str, dict]:
@@ -216,9 +255,11 @@ def read_run(config: RunConfig) -> dict[str, dict]:
     return {name: storage.read_json(path) for name, path in pages.items() if storage.exists(path)}
 
 
-def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
-    """Measures any checkpoint, also one made elsewhere, as this run measures its own; returns the folder with
-    metrics.json.
+def evaluate_model(
+    config: RunConfig, model: str, forget_set: str, *, on_event: Callable[[Outcome], None] = lambda outcome: None
+) -> str:
+    """Measures and attacks any checkpoint, also one made elsewhere, as this run does its own; returns the path of the
+    report, beside which are report.json and audit.json.
 
     Needs the forget set's dictionary, and runs what is missing for it. Raises StepFailed where a step fails.
     """
@@ -233,25 +274,28 @@ def evaluate_model(config: RunConfig, model: str, forget_set: str) -> str:
             trust_remote_code=config.trust_remote_code,
         )
 
+    inputs = {name: steps[name] for name in ("baseline", "blocks", "anchors")}
     measured = Step(
         "evaluation",
         2,
         forget_set,
         dict(steps["evaluation"].params) | {"model": Path(model).name},
         measure,
-        {name: steps[name] for name in ("baseline", "blocks", "anchors")} | _texts(steps),
+        inputs | _texts(steps),
         dict(steps["evaluation"].contents) | identity(model),
     )
+    audited = _audit_step(config, forget_set, inputs, measured, steps)
     root = _absolute(config.root)
     make_root(root)
-    check_inputs(config, _to_do(root, [measured]))
-    check_model(model, config.trust_remote_code)
-    with ensure_ray(config.resources):
-        outcomes = run_steps(root, [measured])
-    for outcome in outcomes:
-        if outcome.error:
-            raise StepFailed(f"{outcome.step.stage} of {forget_set}: {outcome.error}") from outcome.error
-    return outcomes[-1].folder
+    if to_do := _to_do(root, [audited]):
+        check_inputs(config, to_do)
+        check_model(model, config.trust_remote_code)
+        with ensure_ray(config.resources):
+            for outcome in run_steps(root, [audited], on_event=on_event):
+                if outcome.error:
+                    raise StepFailed(f"{outcome.step.stage} of {forget_set}: {outcome.error}") from outcome.error
+    folders = _done(root, inputs | {"evaluation": measured, "audit": audited})
+    return _write_report(config, forget_set, folders, folders["audit"])
 
 
 def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], baseline: Step) -> Step:

@@ -82,6 +82,29 @@ def next_token(
         yield rows, head(hidden_BH).softmax(-1)
 
 
+@torch.inference_mode()
+def last_states(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    depths: Sequence[float],
+    batch_size: int,
+) -> np.ndarray:
+    """The hidden states, float32 [N, len(depths), H], at the last token of each text, behind the layers at these shares
+    of the model's depth."""
+    sequences = [_encode(tokenizer, text) for text in texts]
+    config = model.config.get_text_config()
+    layers = [round(depth * config.num_hidden_layers) for depth in depths]
+    states_NLH = np.zeros((len(texts), len(layers), config.hidden_size), dtype=np.float32)
+    for rows in _batches(sequences, batch_size):
+        ids_BT = _padded(sequences, rows, model.device)
+        hidden = decoder(model)(input_ids=ids_BT, output_hidden_states=True).hidden_states
+        for line, row in enumerate(rows):
+            last = len(sequences[row]) - 1
+            states_NLH[row] = torch.stack([hidden[layer][line, last].float().cpu() for layer in layers]).numpy()
+    return states_NLH
+
+
 def specific_mass(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[TokenPrompt], batch_size: int
 ) -> np.ndarray:

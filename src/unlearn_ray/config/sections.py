@@ -6,7 +6,7 @@ The first half of the keys identifies the result and enters the digests of the s
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -233,6 +233,41 @@ class Evaluate(Section):
         return neighbours
 
 
+Attack = Literal[
+    "jailbreak", "context", "know nothing", "languages", "relearning", "quantisation", "probing", "translation"
+]
+
+
+class Audit(Section):
+    """What an attacker gets back from the chosen model: `unlearn-ray run --audit`, `unlearn-ray evaluate`."""
+
+    attacks: tuple[Attack, ...] = get_args(Attack)
+    """Those that are made; one that lacks its text or its package is listed in the report as not tested."""
+    title: Text | None = None
+    """What a prompt calls the forget set; null takes its name."""
+    prompts: Count = 48
+    """Prompts of the probability familiarity, and as many of the completion familiarity, of each attack: the first
+    ones of the evaluation."""
+    languages: Text | None = None
+    """JSONL of {language, prompt, answer}: questions about the forget set in other languages."""
+    about: Globs | None = None
+    """Harmless text about the forget set, such as a summary: as context, and to relearn from."""
+    context_characters: Count = 2000
+    """How much of that text, and of sentences of the forget set, stands before a prompt."""
+    context_sentences: Count = 5
+    relearn_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """The part of the forget set, its beginning, that is relearnt; what is asked lies outside of it."""
+    relearn_steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_not_empty)] = (0, 2, 4, 8, 16)
+    """Steps after which a relearning model is asked."""
+    relearn_rate: Annotated[float, Field(gt=0)] = 1e-3
+    relearn_batch: Count = 8
+    """Blocks in one step of relearning."""
+    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AfterValidator(_not_empty)] = (8, 4)
+    """Widths of the quantised weights."""
+    probing_prompts: Count = 320
+    """Places in the documents from which entities are read."""
+
+
 class Endpoint(Section):
     """An OpenAI-compatible endpoint. Its key is in the environment (OPENAI_API_KEY) or in a file, never here."""
 
@@ -308,6 +343,7 @@ class RunConfig(Section):
     label: Label = Label()
     unlearn: Unlearn = Unlearn()
     evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
     resources: Resources = Resources()
 
     @property

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,6 +83,12 @@ def verbatim_prompts(documents: Mapping[str, str], count: int, seed: int) -> lis
         end = _last_space(text, start, start + VERBATIM_CHARS)
         prompts.append(Prompt(name, text[start:end], (text[end : end + REFERENCE_CHARS],)))
     return prompts
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each on one line."""
+    starts = [*_sentence_starts(text), len(text)]
+    return [one for start, end in pairwise(starts) if (one := _one_line(text[start:end]))]
 
 
 def _anchor_places(text: str, dictionary: AnchorDictionary) -> list[tuple[int, int, int]]:

@@ -114,7 +114,8 @@ def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:
 
 
 def read_questions(path: str) -> list[Question]:
-    """JSONL of {"prompt", "answer"}, one a line. Raises InputError with the line that is something else."""
+    """JSONL of {"prompt", "answer"} and, if wanted, {"language"}, one a line. Raises InputError with the line that is
+    something else."""
     if not storage.exists(path):
         raise InputError(f"no such file of questions: {path}")
     questions = []
@@ -131,5 +132,5 @@ def read_questions(path: str) -> list[Question]:
             ) from error
         if not filled:
             raise InputError(f"{path}, line {number}: neither prompt nor answer may be empty")
-        questions.append(Question(row["prompt"], row["answer"]))
+        questions.append(Question(row["prompt"], row["answer"], str(row.get("language", ""))))
     return questions

@@ -8,6 +8,7 @@ from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.anchors import read_brought_dictionary
+from unlearn_ray.stages.audit import read_languages
 from unlearn_ray.stages.evaluate import read_questions
 from unlearn_ray.stages.finetune import layout_of
 from unlearn_ray.stages.proposals import check_asking, read_proposals
@@ -30,8 +31,13 @@ def check_inputs(config: RunConfig, to_do: set[str]) -> None:
     for questions in (config.evaluate.probes, config.evaluate.controls):
         if questions:
             read_questions(questions)
-    kept = [patterns for patterns in (config.retain, config.evaluation_retain) if patterns]
-    for patterns in dict.fromkeys([one.documents for one in config.forget_sets] + kept):
+    if config.audit.languages:
+        read_languages(config.audit.languages)
+    if config.evaluate.reference:
+        check_model(config.evaluate.reference, config.trust_remote_code)
+    other = [config.retain, config.evaluation_retain, config.evaluate.nonmembers, config.audit.about]
+    other += config.evaluate.neighbours.values()
+    for patterns in dict.fromkeys([one.documents for one in config.forget_sets] + [one for one in other if one]):
         for _ in read_documents(storage.expand(patterns), storage.read_bytes):
             pass  # one at a time: all of them together may be large
 

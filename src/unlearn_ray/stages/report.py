@@ -105,6 +105,7 @@ class ReportData:
     dictionary_size: int
     block: dict[str, Any] | None
     steps: list[dict[str, Any]]
+    audit: dict[str, Any] | None = None
 
 
 def collect(
@@ -112,7 +113,7 @@ def collect(
 ) -> ReportData:
     """Reads what the steps of one forget set left.
 
-    folders: step name -> folder in the order of the run, with at least anchors, labels and evaluation among them; every
+    folders: step name -> folder in the order of the run, with at least anchors and evaluation among them; every
     folder's manifest is listed. alpha: whose labels are shown.
     """
     dictionary = read_dictionary(folders["anchors"])
@@ -126,7 +127,8 @@ def collect(
         completions=_side_by_side(completions, metrics["choice"]["model"], dictionary),
         dictionary=[asdict(entry) | {"sources": list(entry.sources)} for entry in entries],
         dictionary_size=len(dictionary.anchors),
-        block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary),
+        block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary) if "labels" in folders else None,
+        audit=storage.read_json(storage.join(folders["audit"], "audit.json")) if "audit" in folders else None,
         steps=[
             {"name": name} | storage.read_json(storage.join(folder, "manifest.json"))
             for name, folder in folders.items()
