@@ -4,6 +4,7 @@ from unlearn_ray.config.loading import load_config
 from unlearn_ray.config.sections import (
     Adapter,
     Anchors,
+    Benchmarks,
     Endpoint,
     Evaluate,
     ForgetSet,
@@ -17,6 +18,7 @@ from unlearn_ray.config.sections import (
 __all__ = [
     "Adapter",
     "Anchors",
+    "Benchmarks",
     "Endpoint",
     "Evaluate",
     "ForgetSet",
