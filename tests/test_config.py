@@ -86,6 +86,7 @@ MISTAKES = {
     "anchors.passages=10": "anchors: source: offline leaves no use for passages",
     "resources.endpoint.api_key=sk-1": "resources.endpoint.api_key: unknown key",
     "anchors={source: offline, dictionary: d.jsonl}": "anchors: a dictionary leaves no use for source",
+    "evaluate.benchmarks.tasks=mmlu": "evaluate.benchmarks.tasks.0: should be 'arc_challenge', 'arc_easy', 'boolq'",
     "resources.gpus_per_worker=2": "resources.gpus_per_worker: should be 0, 1 or 'auto'",
     "root.x=3": "root has no keys of its own",
     "label.alpha": "expected KEY=VALUE",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from unlearn_ray.benchmarks import benchmark_file
 from unlearn_ray.config import Evaluate, ForgetSet, RunConfig
 from unlearn_ray.documents import document_names
 from unlearn_ray.engine import storage
@@ -31,7 +32,8 @@ from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.unlearn import unlearn
 
 SHARED = "shared"  # the folder of the steps that all forget sets have in common
-EVALUATED_FILES = {"retain", "nonmembers", "neighbours", "reference", "probes", "controls"}  # told by their contents
+EVALUATED_FILES: dict = dict.fromkeys(("retain", "nonmembers", "neighbours", "reference", "probes", "controls"), True)
+"""Keys of the evaluation that digests know by what lies there."""
 
 
 def steps_of(config: RunConfig) -> dict[str, dict[str, Step]]:
@@ -111,7 +113,8 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         "evaluation",
         2,
         one.name,
-        config.evaluate.model_dump(exclude=EVALUATED_FILES) | {"reference": _hub_id(config.evaluate.reference)},
+        config.evaluate.model_dump(exclude=EVALUATED_FILES | {"benchmarks": {"data"}})
+        | {"reference": _hub_id(config.evaluate.reference)},
         partial(evaluate, settings=_evaluation(config), **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
         | _texts(shared),
@@ -322,16 +325,22 @@ def _answers_of(config: RunConfig) -> str:
 
 
 def _evaluation(config: RunConfig) -> Evaluate:
-    """The settings of evaluation with a path for the reference that workers can use."""
-    reference = config.evaluate.reference
-    return config.evaluate.model_copy(update={"reference": _model(reference) if reference else None})
+    """The settings of evaluation with paths that workers can use."""
+    settings, data = config.evaluate, config.evaluate.benchmarks.data
+    paths = {
+        "reference": _model(settings.reference) if settings.reference else None,
+        "benchmarks": settings.benchmarks.model_copy(update={"data": _absolute(data) if data else None}),
+    }
+    return settings.model_copy(update=paths)
 
 
 def _evaluated_contents(config: RunConfig) -> dict[str, str]:
     """The hashes of the files that evaluation reads itself, and what identifies the reference."""
+    reference, benchmarks = config.evaluate.reference, config.evaluate.benchmarks
     files = {"probes": config.evaluate.probes, "controls": config.evaluate.controls}
+    if benchmarks.data:
+        files |= {task: str(benchmark_file(benchmarks.data, task)) for task in benchmarks.tasks}
     hashes = {key: storage.sha256_of(file) for key, file in files.items() if file}
-    reference = config.evaluate.reference
     return hashes | ({f"reference {key}": value for key, value in identity(reference).items()} if reference else {})
 
 

@@ -120,6 +120,13 @@ def answer_probability(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch_size: int
 ) -> np.ndarray:
     """For each question the probability, float64 [N], of the whole answer right after the prompt."""
+    return np.exp(answer_logprob(model, tokenizer, questions, batch_size))
+
+
+def answer_logprob(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch_size: int
+) -> np.ndarray:
+    """For each question the log-probability, float64 [N], of the whole answer right after the prompt."""
     sequences, starts = [], []
     for question in questions:
         # Tokenised in one piece, since a tokenizer may treat the beginning of a text in its own way; a token that holds
@@ -130,7 +137,7 @@ def answer_probability(
         sequences.append(leading + encoded["input_ids"])
         starts.append(len(leading) + inside)
     logprobs = target_logprobs(model, sequences, starts, batch_size)
-    return np.array([np.exp(values.sum()) for values in logprobs], dtype=np.float64)
+    return np.array([values.sum() for values in logprobs], dtype=np.float64)
 
 
 def score_blocks(

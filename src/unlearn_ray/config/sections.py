@@ -27,6 +27,7 @@ Globs = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_no
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(ge=0)]
+BenchmarkName = Literal["arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "winogrande"]
 
 
 class Section(BaseModel):
@@ -190,6 +191,17 @@ class Unlearn(Training):
     costs other knowledge, and is averaged out. Kept checkpoints are those of single steps."""
 
 
+class Benchmarks(Section):
+    """Which of the paper's benchmarks show what else the model still can, zero-shot. They need unlearn-ray[eval]."""
+
+    tasks: Annotated[tuple[BenchmarkName, ...], BeforeValidator(_several)] = ()
+    data: Text | None = None
+    """Folder with NAME/test.jsonl or NAME/validation.jsonl for each task, in the columns of its dataset, as
+    benchmarks/bench_data.py writes it; null takes the datasets from the hub."""
+    limit: Count | None = None
+    """The most items of a task, spread evenly over it; null takes all, 22 thousand in the seven."""
+
+
 class Evaluate(Section):
     """What is measured before and after, and on how much."""
 
@@ -218,6 +230,7 @@ class Evaluate(Section):
     tolerance: Annotated[float, Field(ge=0)] = 0.1
     """The checkpoint with the least probability familiarity is chosen among those that lose at most this share of the
     baseline's utility."""
+    benchmarks: Benchmarks = Benchmarks()
     seed: Annotated[int, Field(ge=0)] = 1234
     bootstrap: Count = 1000
     """Resamples behind each confidence interval."""

@@ -10,6 +10,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from unlearn_ray.benchmarks import benchmark_items
 from unlearn_ray.config import Evaluate, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.steps import StepRun
@@ -20,7 +21,7 @@ from unlearn_ray.material import Material, Question, prepare, shortages
 from unlearn_ray.stages.anchors import read_dictionary
 from unlearn_ray.stages.baseline import open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks, write_parquet
-from unlearn_ray.stages.examine import examine
+from unlearn_ray.stages.examine import Study, examine
 
 TEXTS = "text-"  # what the inputs with texts to read are called: text-retain, text-nonmembers, text-NEIGHBOUR
 COLUMNS = ["document", "index", "text", "input_ids"]
@@ -51,14 +52,22 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
     tokenizer = open_tokenizer(run.inputs[BEFORE], trust_remote_code)
     material = prepare_material(run, settings, trust_remote_code)
     models = models_of(run, settings)
-    readings = examine(
+    studies: dict[str, Study] = {"core": partial(measure, material=material)}
+    if settings.benchmarks.tasks:
+        studies["benchmarks"] = partial(benchmark_items, **settings.benchmarks.model_dump())
+    found = examine(
         run.out,
         models,
-        {"core": partial(measure, material=material)},
+        studies,
         baseline=run.inputs[BEFORE],
         resources=resources,
         trust_remote_code=trust_remote_code,
-    )["core"]
+    )
+    right = found.get("benchmarks", {model: {} for model in models})
+    readings = {
+        model: found["core"][model] | {f"benchmark/{task}": items for task, items in right[model].items()}
+        for model in models
+    }
     completions = completion_rows(material, readings, dictionary, tokenizer)
     metrics = summarise(readings, completions, material, settings)
     metrics["choice"]["folder"] = models[metrics["choice"]["model"]]
