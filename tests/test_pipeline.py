@@ -3,12 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
 
 from unlearn_ray import pipeline
 from unlearn_ray.config import load_config
+from unlearn_ray.config.sections import Attack
 from unlearn_ray.models import load_model, load_tokenizer
 
 
@@ -125,11 +127,39 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(outcomes, folder):
 
 
 def test_any_checkpoint_can_be_evaluated_like_the_runs_own(outcomes, folder, tiny_model_folder):
-    config = load_config(str(folder / "run.yaml"))
-    measured = pipeline.evaluate_model(config, tiny_model_folder, "story")
-    metrics = json.loads((Path(measured) / "metrics.json").read_text())["metrics"]
-    same = metrics["probability_familiarity"]
+    (folder / "questions.jsonl").write_text('{"language": "French", "prompt": "Le", "answer": " Zorblax"}\n')
+    small = {"attacks": ["know nothing", "languages", "translation"], "languages": str(folder / "questions.jsonl")}
+    config = load_config(str(folder / "run.yaml"), [f"audit={json.dumps(small)}"])
+    page = Path(pipeline.evaluate_model(config, tiny_model_folder, "story"))
+    found = json.loads(page.with_suffix(".json").read_text())
+    same = found["metrics"]["metrics"]["probability_familiarity"]
     assert same["baseline"]["value"] == pytest.approx(same["unlearned"]["value"])
+    attacks = {(one["attack"], one["condition"]) for one in found["audit"]["attacks"]}
+    assert attacks >= {("no attack", ""), ("know nothing", "instruction"), ("languages", "French")}
+    assert all(one["to_baseline"]["value"] == 0 for one in found["audit"]["attacks"])
+    assert found["audit"]["not_tested"]["quantisation"] == "not among audit.attacks"
+    before = page.read_bytes()
+    assert pipeline.evaluate_model(config, tiny_model_folder, "story") == str(page) and page.read_bytes() == before
+
+
+def test_an_audit_makes_every_attack_and_one_that_was_killed_goes_on(outcomes, folder):
+    (folder / "about.txt").write_text("A tale of a wizard called Zorblax, who came to Quendor in the evening. " * 4)
+    overrides = [f"audit.about={folder / 'about.txt'}", "audit.prompts=4", "audit.relearn_steps=[0,1]"]
+    config = load_config(str(folder / "run.yaml"), overrides)
+    found = pipeline.run(config, until="audit")[-1]
+    assert found.state == "ran", found.error
+    audit = json.loads((Path(found.folder) / "audit.json").read_text())
+    made = {one["attack"] for one in audit["attacks"]}
+    assert made | set(audit["not_tested"]) == {"no attack", *get_args(Attack)} and "languages" in audit["not_tested"]
+    readings = {file: file.stat().st_mtime_ns for file in Path(found.folder).rglob("*.npz")}
+    lost = min(readings)
+    lost.unlink()
+    (Path(found.folder) / "manifest.json").unlink()
+    assert pipeline.run(config, until="audit")[-1].state == "ran"
+    assert {file for file, time in readings.items() if file.stat().st_mtime_ns != time} == {lost}
+    assert json.loads((Path(found.folder) / "audit.json").read_text()) == audit
+    [page] = pipeline.report(config).values()
+    assert "know nothing" in Path(page).read_text() and "| no attack |" in Path(page).with_suffix(".md").read_text()
 
 
 def test_labels_are_byte_identical_for_two_workers_and_after_lost_shards(outcomes, folder, tmp_path):

@@ -9,12 +9,13 @@ import pytest
 
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.models import load_tokenizer
+from unlearn_ray.stages.attacks import attack_table, not_tested, relearnings
 from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA
-from unlearn_ray.stages.plots import curve
+from unlearn_ray.stages.plots import curve, recovery
 from unlearn_ray.stages.report import ReportData, collect, token_texts, write_report
 
 EVIL = '<script>alert("completion")</script>'
-VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
+VOID = {"meta", "link", "br", "input", "img", "line", "circle", "polyline"}
 
 
 def figure(value: float | None, n: int = 9) -> dict:
@@ -28,9 +29,18 @@ def figure(value: float | None, n: int = 9) -> dict:
 
 METRICS = {
     "models": ["baseline", "reinforced", "step-4", "step-8", "unlearned"],
-    "choice": {"model": "unlearned"},
+    "choice": {
+        "model": "unlearned", "rule": "least familiar",
+        "within_tolerance": False, "pareto": ["step-8", "unlearned"],
+        "candidates": [{"model": "step-4", "familiarity": 0.02, "lost": 0.02},
+                       {"model": "step-8", "familiarity": 0.01, "lost": 0.0},
+                       {"model": "unlearned", "familiarity": 0.004, "lost": 0.03}],
+    },
+    "groups": {"familiarity by kind": {"person": {"baseline": figure(0.03), "unlearned": figure(0.01)}}},
+    "ungraded": {"baseline": 0, "unlearned": 0},
     "metrics": {
-        "completion_familiarity": {"baseline": figure(0.625), "unlearned": figure(0.0)},
+        "completion_familiarity": {"baseline": figure(0.625), "step-4": figure(0.5), "step-8": figure(0.25),
+                                   "unlearned": figure(0.0)},
         "probability_familiarity": {"baseline": figure(0.0312), "reinforced": figure(0.25), "step-4": figure(0.02),
                                     "step-8": figure(0.01), "unlearned": figure(0.004)},
         "perplexity_retain": {"baseline": figure(36.31), "step-4": figure(37.0), "step-8": figure(37.2),
@@ -46,21 +56,46 @@ METRICS = {
         {"prompt": f"the {EVIL}", "tokens": [" Mad", "<b>", "\n"], "specific": [True, False, False],
          "before": [0.5, 0.25, 0.0], "after": [0.001, 0.3, 0.2]},
     ],
-    "settings": {"bootstrap": 200, "seed": 1},
+    "settings": {"bootstrap": 200, "seed": 1, "judge": {"source": "dictionary"}},
     "dropped": {"verbatim prompts": 3},
 }  # fmt: skip
 
 
+def attack(
+    name: str, condition: str, measure: str, *, before: float, after: float, change: float | None = None
+) -> dict:
+    """The change has an interval of +-0.01."""
+    moved = {"value": change, "low": (change or 0) - 0.01, "high": (change or 0) + 0.01, "n": 9}
+    return {"attack": name, "condition": condition, "measure": measure, "to_baseline": figure(after - before),
+            "figures": {"baseline": figure(before), "unlearned": figure(after)},
+            "to_no_attack": {} if change is None else {"baseline": moved, "unlearned": moved}}  # fmt: skip
+
+
+AUDIT = {
+    "title": "Alice",
+    "models": ["baseline", "unlearned"],
+    "attacks": [
+        attack("no attack", "", "probability_familiarity", before=0.03, after=0.004),
+        attack("quantisation", "4 bits", "probability_familiarity", before=0.03, after=0.024, change=0.02),
+        attack("quantisation", "8 bits", "probability_familiarity", before=0.03, after=0.005, change=0.001),
+        attack("relearning", "part, step 0", "probability_familiarity", before=0.03, after=0.004),
+        attack("relearning", "part, step 8", "probability_familiarity", before=0.04, after=0.031),
+        attack("translation", "own words", "generic_probability", before=0.01, after=0.017),
+    ],
+    "not_tested": {"languages": "no questions: audit.languages"},
+}
+
+
 def answer(model: str, completion: str, grade: int | None, named: list[str]) -> dict:
     kind, rouge_l = ("verbatim", 0.25) if grade is None else ("familiarity", None)
-    return {"kind": kind, "prompt": "They met the Mad", "reference": "Hatter", "model": model, "completion": completion,
-            "grade": grade, "rouge_l": rouge_l, "anchors_named": named}  # fmt: skip
+    return {"kind": kind, "prompt": "They met the Mad", "reference": "Hatter", "subtlety": None, "model": model,
+            "completion": completion, "grade": grade, "rouge_l": rouge_l, "anchors_named": named}  # fmt: skip
 
 
 @pytest.fixture
 def data(tmp_path: Path, tiny_model_folder: str) -> ReportData:
     tokenizer = load_tokenizer(tiny_model_folder)
-    folders = {name: tmp_path / name for name in ("anchors", "labels", "unlearned", "evaluation")}
+    folders = {name: tmp_path / name for name in ("anchors", "labels", "unlearned", "evaluation", "audit")}
     for seconds, (name, folder) in enumerate(folders.items(), start=1):
         folder.mkdir()
         manifest = {"digest": "0123456789", "seconds": float(seconds), "finished": "2026-01-02T03:04:05+00:00",
@@ -76,6 +111,7 @@ def data(tmp_path: Path, tiny_model_folder: str) -> ReportData:
     ]
     pq.write_table(pa.Table.from_pylist(rows), folders["labels"] / "shard-0.parquet")
     (folders["evaluation"] / "metrics.json").write_text(json.dumps(METRICS))
+    (folders["audit"] / "audit.json").write_text(json.dumps(AUDIT))
     rows = [
         answer("baseline", " Hatter and Alice, " + EVIL, 3, ["Mad Hatter", "Alice"]),
         answer("unlearned", " dog.", 0, []),
@@ -179,3 +215,38 @@ def test_a_metric_that_is_nothing_everywhere_still_has_a_plot():
     plot = curve("probability", figures, list(figures), 3)
     assert {point["y"] for point in plot["points"]} == {plot["bottom"]}
     assert plot["ticks"][-1]["text"] == "0.001"
+
+
+def test_an_attack_that_brings_something_back_is_marked_and_one_within_noise_is_not(page: Page):
+    assert [attrs.get("class") for tag, attrs in page.tags if tag == "span"].count("specific") == 2  # one is the legend
+    table = attack_table(AUDIT)
+    more = {
+        row["condition"]: row["cells"]["probability_familiarity"]["unlearned"]["more"] for row in table["rows"][1:3]
+    }
+    assert more == {"4 bits": True, "8 bits": False}
+    assert [measure["name"] for measure in table["measures"]] == ["probability_familiarity", "generic_probability"]
+
+
+def test_relearning_is_a_curve_for_each_text_with_the_baseline_beside_it():
+    [curve] = relearnings(AUDIT)
+    assert curve["steps"] == [0, 8]
+    assert [figure["value"] for figure in curve["figures"]["unlearned"]] == [0.004, 0.031]
+    plot = recovery(curve)
+    assert [point["x"] for point in plot["lines"]["baseline"]] == [column["x"] for column in plot["columns"]]
+
+
+def test_what_was_not_tested_is_said_with_its_reason(data: ReportData):
+    said = " ".join(not_tested(METRICS["metrics"], AUDIT))
+    for what in ("Languages: no questions", "evaluate.nonmembers", "evaluate.benchmarks", "evaluate.probes"):
+        assert what in said
+    assert "evaluate.retain" not in said
+    assert "Attacks: none was made" in " ".join(not_tested(METRICS["metrics"], None))
+
+
+def test_the_text_report_has_the_same_figures_and_whole_tables(page: Page, tmp_path: Path):
+    text = (tmp_path / "report.md").read_text()
+    assert "| Probability familiarity | 9 | 0.0312 [0.0250, 0.0374] |" in text
+    assert "0.0240 +" in text and "- Languages: no questions" in text
+    tables = [block.split("\n") for block in re.split(r"\n(?!\|)", text) if block.count("|") > 4]
+    for table in tables:
+        assert len({row.count("|") for row in table if row.startswith("|")}) == 1

@@ -28,8 +28,8 @@ def signed_percent(share: float | None) -> str:
 def curve(title: str, figures: Mapping[str, Mapping[str, Any]], models: Sequence[str], digits: int) -> dict[str, Any]:
     """One metric over training as a plot: points with whiskers in SVG units, y ticks, and the reinforced model's level.
 
-    Checkpoints stand at equal distances, in order. A metric that hardly moves is not blown up: the axis spans at
-    least a tenth of the baseline's value on either side. Familiarity begins at 0, which is its natural floor.
+    Checkpoints stand at equal distances, in the order of `models`. A metric that hardly moves is not blown up: the axis
+    spans at least a tenth of the baseline's value on either side. Familiarity begins at 0, which is its natural floor.
     """
     shown = [name for name in models if name in figures and figures[name]["value"] is not None]
     values = [bound for name in shown for bound in _bounds(figures[name])]
@@ -72,6 +72,75 @@ def curve(title: str, figures: Mapping[str, Mapping[str, Any]], models: Sequence
         "reinforced": None
         if reinforced is None
         else {"y": y(reinforced), "text": f"reinforced {reinforced:.{digits}f}"},
+    }
+
+
+def pareto(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Every checkpoint by what it lost of the utility (right) and its familiarity (up), in SVG units; the best corner
+    is at the bottom left."""
+    candidates = choice["candidates"]
+    across = nice_ticks(0, max([LEAST_SPAN, *(one["lost"] for one in candidates)]))
+    up = nice_ticks(0, max([LEAST_SPAN, *(one["familiarity"] for one in candidates)]))
+
+    def x(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * value / across[-1], 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / up[-1]), 1)
+
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+        "columns": [{"x": x(tick), "text": f"{tick:.1%}"} for tick in across],
+        "ticks": [{"y": y(tick), "text": f"{tick:g}"} for tick in up],
+        "points": [
+            {
+                "x": x(one["lost"]),
+                "y": y(one["familiarity"]),
+                "label": one["model"],
+                "chosen": one["model"] == choice["model"],
+                "front": one["model"] in choice["pareto"],
+                "tip": f"{one['model']}: familiarity {one['familiarity']:.4f}, {one['lost']:.1%} of a utility lost",
+            }
+            for one in candidates
+        ],
+    }
+
+
+def recovery(relearning: Mapping[str, Any]) -> dict[str, Any]:
+    """The familiarity of each model over steps of relearning: model -> points in SVG units, with ticks."""
+    figures, steps = relearning["figures"], relearning["steps"]
+    ticks = nice_ticks(0, max([LEAST_SPAN, *(one["value"] for of_model in figures.values() for one in of_model)]))
+
+    def x(step: int) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT - 8) * step / max(steps[-1], 1), 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / ticks[-1]), 1)
+
+    return {
+        "title": relearning["title"],
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+        "ticks": [{"y": y(tick), "text": f"{tick:g}"} for tick in ticks],
+        "columns": [{"x": x(step), "text": str(step)} for step in steps],
+        "lines": {
+            model: [
+                {
+                    "x": x(step),
+                    "y": y(one["value"]),
+                    "tip": f"{model}, step {step}: {figure_text(one, 4)}, n = {one['n']}",
+                }
+                for step, one in zip(steps, of_model, strict=True)
+            ]
+            for model, of_model in figures.items()
+        },
     }
 
 

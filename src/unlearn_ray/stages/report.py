@@ -1,4 +1,4 @@
-"""The report: one page that opens from disk without a network, and the same data as JSON.
+"""The report: one page that opens from disk without a network, the same data as JSON, and a short text.
 
 Everything is read from the files that the steps left, so a report can be made again at any time and of any run. All
 text from documents and models is untrusted: the template escapes it, and the page's policy forbids every download.
@@ -13,80 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
-from unlearn_ray.evidence import BEFORE
+from unlearn_ray.evidence import BEFORE, REFERENCE, REINFORCED
 from unlearn_ray.labelling import alpha_column
 from unlearn_ray.method.dictionary import AnchorDictionary
 from unlearn_ray.method.labels import IGNORED
 from unlearn_ray.stages.anchors import read_dictionary
+from unlearn_ray.stages.attacks import attack_table, not_tested, relearnings
 from unlearn_ray.stages.blocks import read_parquet
-from unlearn_ray.stages.plots import curve, figure_text, signed_percent
+from unlearn_ray.stages.measures import PAPER, measures_of
+from unlearn_ray.stages.plots import curve, figure_text, pareto, recovery, signed_percent
 
 DICTIONARY_HEAD = 40
 COMPLETIONS_SHOWN = 8
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is shown. wanted: what unlearning should do to it; curve: its name over the plot by checkpoint."""
-
-    name: str
-    title: str
-    meaning: str
-    wanted: str
-    digits: int
-    curve: str = ""
-
-
-MEASURES = (
-    Measure(
-        "completion_familiarity",
-        "Completion familiarity",
-        "From 0 to 5: a completion that names something of the forget set counts 5, one with a typical theme 1.",
-        "down",
-        3,
-    ),
-    Measure(
-        "probability_familiarity",
-        "Probability familiarity",
-        "Probability that the next token begins a name of the forget set that the prompt does not give.",
-        "down",
-        4,
-        "Familiarity: probability of its names",
-    ),
-    Measure(
-        "verbatim_rouge_l",
-        "Verbatim continuation",
-        "ROUGE-L of greedy continuations of the documents with the documents themselves.",
-        "down",
-        3,
-    ),
-    Measure(
-        "probe_probability", "Probes", "Probability of the right answers to questions about the forget set.", "down", 3
-    ),
-    Measure(
-        "perplexity_forget",
-        "Perplexity, forget set",
-        "On blocks of the documents themselves.",
-        "may rise",
-        2,
-        "Perplexity on the forget set",
-    ),
-    Measure(
-        "perplexity_retain",
-        "Perplexity, other prose",
-        "On held-out text that is to be kept.",
-        "the same",
-        2,
-        "Utility: perplexity on other prose",
-    ),
-    Measure(
-        "control_probability",
-        "Control facts",
-        "Probability of the right answers to questions about other things.",
-        "the same",
-        3,
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -95,6 +33,7 @@ class ReportData:
 
     metrics: metrics.json of the evaluation. completions: one a prompt, with both models' texts cut into parts, where
     "named" marks an anchor that the prompt did not give. block: one block's tokens and labels. steps: the manifests.
+    audit: audit.json, where the attacks were made.
     """
 
     forget_set: str
@@ -137,36 +76,49 @@ def collect(
 
 
 def write_report(folder: str, data: ReportData) -> str:
-    """Writes report.json and report.html into `folder`; returns the path of the page."""
+    """Writes report.json, report.md and report.html into `folder`; returns the path of the page."""
     storage.write_json(storage.join(folder, "report.json"), asdict(data))
-    page = storage.join(folder, "report.html")
-    storage.write_atomic(page, render(data).encode())
-    return page
+    for name in ("report.md", "report.html"):
+        storage.write_atomic(storage.join(folder, name), render(data, name).encode())
+    return storage.join(folder, "report.html")
 
 
-def render(data: ReportData) -> str:
-    """The page."""
+def render(data: ReportData, name: str) -> str:
+    """report.html or report.md."""
     environment = Environment(
         loader=PackageLoader("unlearn_ray", "stages"),
-        autoescape=True,
+        autoescape=name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure_text, "signed_percent": signed_percent, "pretty": _pretty}
-    metrics = data.metrics["metrics"]
-    measures = [measure for measure in MEASURES if measure.name in metrics]
-    return environment.get_template("report.html.j2").render(
+    environment.filters |= {"figure": figure_text, "signed_percent": signed_percent, "pretty": _pretty, "line": _line}
+    metrics, models = data.metrics["metrics"], data.metrics["models"]
+    measures = measures_of(metrics)
+    trained = [model for model in models if model not in (REINFORCED, REFERENCE)]
+    return environment.get_template(f"{name}.j2").render(
         data=data,
+        chosen=data.metrics["choice"]["model"],
         measures=measures,
+        trained=trained,
+        paper=PAPER,
         curves=[
-            curve(measure.curve, metrics[measure.name], data.metrics["models"], measure.digits)
+            curve(measure.curve, metrics[measure.name], trained, measure.digits)
             for measure in measures
             if measure.curve
         ],
+        pareto=pareto(data.metrics["choice"]),
+        attacks=attack_table(data.audit) if data.audit else None,
+        recoveries=[recovery(one) for one in relearnings(data.audit)] if data.audit else [],
+        not_tested=not_tested(data.metrics["metrics"], data.audit),
         seconds=sum(step["seconds"] for step in data.steps),
         shown=COMPLETIONS_SHOWN,
     )
+
+
+def _line(value: Any) -> str:
+    """Text of a document or a model in a cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _pretty(value: Any) -> str:
