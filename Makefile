@@ -4,10 +4,13 @@ BIN = $(VENV)/bin
 # Models come from files here; a run of your own may use the hub.
 DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
 
-.PHONY: demo test slow lint clean
+.PHONY: demo audit test slow lint clean
 
 demo: data/demo/.fetched  ## forget a real book, with a real model, on this machine
 	$(DEMO) run configs/demo.yaml
+
+audit: data/demo/.fetched  ## the demo, and what an attacker gets back from its model
+	$(DEMO) run configs/demo.yaml --audit
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q

@@ -12,10 +12,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
 from pydantic import SecretStr
 from wordfreq import zipf_frequency
 
@@ -25,9 +25,9 @@ from unlearn_ray.method.lexicon import LINKERS, PLACE_NOUNS, SAINT, TITLES
 from unlearn_ray.method.mentions import read_words
 from unlearn_ray.method.offline import propose
 from unlearn_ray.method.passages import draw_passages
-from unlearn_ray.method.proposals import Proposal
+from unlearn_ray.method.proposals import SCHEMA, question, read_answer
 from unlearn_ray.method.settling import settle
-from unlearn_ray.stages.proposals import AskShard
+from unlearn_ray.stages.asking import AskShard, Inquiry
 
 SMALL = (
     "carroll-alice",
@@ -145,11 +145,16 @@ def ask_model(text: str, endpoint: str, model: str, passages: int, min_count: in
     drawn = draw_passages({"book": text}, count=passages, characters=PASSAGE_CHARACTERS, seed=0)
     connection = Connection(endpoint, at_once=2, per_minute=0, attempts=3, timeout_s=300)
     key = SecretStr(os.environ.get("OPENAI_API_KEY", "none"))
-    shard = json.dumps([asdict(passage) for passage in drawn])
-    rows = AskShard(connection, key, model, ANSWER_TOKENS, answers)(pa.table({"shard": [shard]})).to_pylist()
-    outcomes = Counter(row["outcome"] for row in rows)
+    actor = AskShard(connection, key, Inquiry(model, SCHEMA, ANSWER_TOKENS, read_answer), answers)
+    with ThreadPoolExecutor(connection.at_once) as threads:
+        taken = list(threads.map(actor.take, [question(passage.text) for passage in drawn]))
+    outcomes = Counter(one.outcome for one in taken)
     print(f"    answers: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
-    proposals = [Proposal(**entry) for row in rows for entry in json.loads(row["proposals"])]
+    proposals = [
+        replace(proposal, passage=passage.name)
+        for passage, one in zip(drawn, taken, strict=True)
+        for proposal in one.found or ()
+    ]
     return settle(proposals, {"book": text}, min_count=min_count, max_anchors=MAX_ANCHORS, seed=0).anchors
 
 

@@ -1,4 +1,4 @@
-"""Asking a language model for the dictionary: a job that is killed, and a real model behind a real server."""
+"""Asking a language model: a job that is killed, and a real model behind a real server."""
 
 import json
 import os
@@ -9,19 +9,21 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from chat_server import Reply, chat_server
 from conftest import STORY
 from pydantic import SecretStr
 
 from unlearn_ray.endpoint import Connection, check_endpoint
+from unlearn_ray.method import llm_judge, written_prompts
+from unlearn_ray.method.llm_judge import Completion
 from unlearn_ray.method.passages import draw_passages
+from unlearn_ray.method.proposals import SCHEMA, question, read_answer
+from unlearn_ray.method.written_prompts import WrittenPrompt
 from unlearn_ray.models import load_model, load_tokenizer
-from unlearn_ray.stages.proposals import AskShard
+from unlearn_ray.stages.asking import AskShard, Inquiry, Taken
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -104,19 +106,38 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
-    base_url, model = real_server
-    connection = Connection(base_url, at_once=1, per_minute=0, attempts=4, timeout_s=300)
+def take(real_server, inquiry: Inquiry, asked: list, answers: Path) -> list[Taken]:
+    """Every question asked of the real model, and once more after that: then the kept answers are taken the same."""
+    connection = Connection(real_server[0], at_once=1, per_minute=0, attempts=4, timeout_s=300)
     check_endpoint(connection, "none")
+    actors = [AskShard(connection, SecretStr("none"), inquiry, str(answers)) for _ in range(2)]
+    first, again = [[actor.take(messages) for messages in asked] for actor in actors]
+    for one in first:
+        assert one.outcome in ("read", "read when asked again", "partly read", "unreadable")
+        assert one.questions == (1 if one.outcome == "read" else 2)
+        assert one.answer and one.prompt_tokens > 100 and one.completion_tokens > 0
+    assert [one.questions for one in again] == [0] * len(asked)
+    assert [one.found for one in again] == [one.found for one in first]
+    return first
+
+
+def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
     passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=0)
-    shard = pa.table({"shard": [json.dumps([asdict(passage) for passage in passages])]})
-    actor = AskShard(connection, SecretStr("none"), model, 60, str(tmp_path))
-    rows = actor(shard).to_pylist()
-    assert len(rows) == 2
-    for row in rows:
-        assert row["outcome"] in ("read", "read when asked again", "partly read", "unreadable")
-        assert row["questions"] == (1 if row["outcome"] == "read" else 2)
-        assert row["answer"] and row["prompt_tokens"] > 100 and row["completion_tokens"] > 0
-    again = AskShard(connection, SecretStr("none"), model, 60, str(tmp_path))(shard).to_pylist()
-    assert [row["questions"] for row in again] == [0, 0]
-    assert [row["proposals"] for row in again] == [row["proposals"] for row in rows]
+    inquiry = Inquiry(real_server[1], SCHEMA, 60, read_answer)
+    take(real_server, inquiry, [question(passage.text) for passage in passages], tmp_path)
+
+
+def test_a_real_model_writes_prompts_and_grades_and_what_cannot_be_used_is_said_to(real_server, tmp_path):
+    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=1)
+    writing = Inquiry(real_server[1], written_prompts.SCHEMA, 120, written_prompts.read_answer)
+    asked = [written_prompts.question(passage.text) for passage in passages]
+    for one in take(real_server, writing, asked, tmp_path):
+        assert isinstance(one.found, WrittenPrompt) or (one.found is None and one.problem)
+
+    judging = Inquiry(real_server[1], llm_judge.SCHEMA, 60, llm_judge.read_grade)
+    named, other = (
+        Completion("The girl sat down beside", ("the Mad Hatter", "the March Hare"), completion)
+        for completion in (" the Mad Hatter and poured out the tea.", " a lake, and the water was cold.")
+    )
+    for one in take(real_server, judging, [llm_judge.question(named), llm_judge.question(other)], tmp_path):
+        assert one.found in range(4) or (one.found is None and one.problem)

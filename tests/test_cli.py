@@ -41,8 +41,9 @@ def outcome(stage: str, state, *, forget_set: str = "alice", seconds: float = 0.
 
 REPORT = {
     "metrics": {
+        "choice": {"model": "step-8"},
         "metrics": {
-            "probability_familiarity": {"baseline": {"value": 0.2, "n": 40}, "unlearned": {"value": 0.05, "n": 40}}
+            "probability_familiarity": {"baseline": {"value": 0.2, "n": 40}, "step-8": {"value": 0.05, "n": 40}}
         },
         "changes": {"probability_familiarity": {"relative": {"value": -0.75}}},
     },
@@ -50,7 +51,8 @@ REPORT = {
         {
             "kind": "familiarity",
             "prompt": "The Mad",
-            "models": {m: {"parts": [{"text": t}]} for m, t in (("baseline", " Hatter"), ("unlearned", " dog"))},
+            "before": {"parts": [{"text": " Hatter"}]},
+            "after": {"parts": [{"text": " dog"}]},
         }
     ],
 }
@@ -60,11 +62,12 @@ REPORT = {
 def pipeline(folder, monkeypatch) -> types.SimpleNamespace:
     """Stands in for the pipeline, which needs Ray and a model: what the command makes of its answers is tested."""
     stand_in = types.SimpleNamespace(
-        run=lambda config, until="evaluation", on_event=print: stand_in.outcomes,
+        run=lambda config, until, on_event: stand_in.until.append(until) or stand_in.outcomes,
         status=lambda config: stand_in.outcomes,
         report=lambda config: stand_in.pages,
         read_run=lambda config: {"alice": REPORT},
-        evaluate_model=lambda config, model, forget_set: f"{config.root}/{forget_set}/{model}",
+        evaluate_model=lambda config, model, forget_set, on_event: f"{config.root}/{forget_set}/{model}",
+        until=[],
         outcomes=[],
         pages={},
     )
@@ -111,7 +114,7 @@ def test_a_run_ends_with_a_table_and_its_reports(pipeline):
     pipeline.outcomes = [outcome("blocks", "done", seconds=2), outcome("labels", "ran", seconds=150)]
     pipeline.pages = {"alice": "runs/test/alice/report.html"}
     result = call("run", "run.yaml")
-    assert result.exit_code == 0 and not result.stderr
+    assert result.exit_code == 0 and not result.stderr and pipeline.until == ["evaluation"]
     assert result.stdout.splitlines() == [
         "forget set  blocks      labels",
         "alice       done 2.0 s  ran 2 min",
@@ -125,6 +128,11 @@ def test_a_run_ends_with_a_table_and_its_reports(pipeline):
         "",
         "report of alice: runs/test/alice/report.html",
     ]
+
+
+def test_attacks_are_part_of_a_run_that_asks_for_them(pipeline):
+    assert call("run", "run.yaml", "--audit").exit_code == 0
+    assert pipeline.until == ["audit"]
 
 
 def test_a_failed_step_is_one_line_and_exit_code_1(pipeline):
@@ -144,7 +152,7 @@ def test_a_failed_step_is_one_line_and_exit_code_1(pipeline):
 
 
 def test_progress_is_told_as_steps_start_and_end(pipeline):
-    def run(config, on_event):
+    def run(config, until, on_event):
         on_event(outcome("blocks", "running"))
         on_event(outcome("blocks", "ran", seconds=1.5))
         return []
@@ -156,7 +164,7 @@ def test_progress_is_told_as_steps_start_and_end(pipeline):
 
 
 def test_an_interrupt_is_exit_code_130(pipeline):
-    def run(config, on_event):
+    def run(config, until, on_event):
         raise KeyboardInterrupt
 
     pipeline.run = run
@@ -176,9 +184,10 @@ def test_a_report_of_nothing_says_what_to_do(pipeline):
 
 
 def test_evaluate_takes_the_only_set_or_the_named_one(pipeline):
-    assert call("evaluate", "some/model", "--config", "run.yaml").stdout == "runs/test/alice/some/model\n"
+    told = call("evaluate", "some/model", "--config", "run.yaml").stdout
+    assert told == "report of some/model: runs/test/alice/some/model\n"
     two = "forget_sets=[{name: a, documents: x}, {name: b, documents: y}]"
-    assert call("evaluate", "m", "--config", "run.yaml", "--forget-set", "b", two).stdout == "runs/test/b/m\n"
+    assert call("evaluate", "m", "--config", "run.yaml", "--forget-set", "b", two).stdout.endswith(" runs/test/b/m\n")
     result = call("evaluate", "m", "--config", "run.yaml", two)
     assert result.exit_code == 2 and result.stderr == "error: --forget-set is missing: expected one of a, b\n"
 

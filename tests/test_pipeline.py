@@ -10,7 +10,7 @@ import pytest
 
 from unlearn_ray import pipeline
 from unlearn_ray.config import load_config
-from unlearn_ray.config.sections import Attack
+from unlearn_ray.config.evidence import Attack
 from unlearn_ray.models import load_model, load_tokenizer
 
 

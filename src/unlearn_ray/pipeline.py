@@ -25,11 +25,13 @@ from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseli
 from unlearn_ray.stages.blocks import cut_documents
 from unlearn_ray.stages.evaluate import TEXTS, evaluate
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
+from unlearn_ray.stages.judging import judging_params
 from unlearn_ray.stages.label import label, label_retain, label_settings
 from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.unlearn import unlearn
+from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
 SHARED = "shared"  # the folder of the steps that all forget sets have in common
 EVALUATED_FILES: dict = dict.fromkeys(("retain", "nonmembers", "neighbours", "reference", "probes", "controls"), True)
@@ -109,15 +111,17 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(unlearn, settings=config.unlearn, alpha=config.unlearn_alpha, seed=seed, **common),
         {"baseline": baseline, "labels": labels} | _given(shared, "retain"),
     )
+    prompts = _prompt_steps(config, one, blocks)
     evaluation = Step(
         "evaluation",
         2,
         one.name,
-        config.evaluate.model_dump(exclude=EVALUATED_FILES | {"benchmarks": {"data"}})
-        | {"reference": _hub_id(config.evaluate.reference)},
-        partial(evaluate, settings=_evaluation(config), **common),
+        config.evaluate.model_dump(exclude=EVALUATED_FILES | {"prompts": True, "benchmarks": {"data"}})
+        | {"reference": _hub_id(config.evaluate.reference), "judge": judging_params(config.evaluate.judge)},
+        partial(evaluate, settings=_evaluation(config), answers=_answers_of(config), **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
-        | _texts(shared),
+        | _texts(shared)
+        | prompts,
         _evaluated_contents(config),
     )
     return {
@@ -126,9 +130,10 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         **proposing,
         "labels": labels,
         "unlearned": unlearned,
+        **prompts,
         "evaluation": evaluation,
         "audit": _audit_step(
-            config, one.name, {"baseline": baseline, "blocks": blocks, "anchors": anchors}, evaluation, shared
+            config, one.name, {"baseline": baseline, "blocks": blocks, "anchors": anchors} | prompts, evaluation, shared
         ),
     }
 
@@ -190,6 +195,14 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
     )
     params = settling | {"source": "proposals"}
     return steps | {"anchors": Step("anchors", 1, one.name, params, settle, inputs, contents)}
+
+
+def _prompt_steps(config: RunConfig, one: ForgetSet, blocks: Step) -> dict[str, Step]:
+    """The prompts of the completion familiarity, where a language model writes them."""
+    if config.evaluate.prompts.source != "openai":
+        return {}
+    write = partial(write_prompts, settings=config.evaluate, resources=config.resources, answers=_answers_of(config))
+    return {"prompts": Step("prompts", 1, one.name, writing_params(config.evaluate), write, {"blocks": blocks})}
 
 
 def run(
@@ -273,11 +286,12 @@ def evaluate_model(
         return evaluate(
             given,
             settings=_evaluation(config),
+            answers=_answers_of(config),
             resources=config.resources,
             trust_remote_code=config.trust_remote_code,
         )
 
-    inputs = {name: steps[name] for name in ("baseline", "blocks", "anchors")}
+    inputs = {name: steps[name] for name in ("baseline", "blocks", "anchors", "prompts") if name in steps}
     measured = Step(
         "evaluation",
         2,
@@ -337,10 +351,14 @@ def _evaluation(config: RunConfig) -> Evaluate:
 def _evaluated_contents(config: RunConfig) -> dict[str, str]:
     """The hashes of the files that evaluation reads itself, and what identifies the reference."""
     reference, benchmarks = config.evaluate.reference, config.evaluate.benchmarks
-    files = {"probes": config.evaluate.probes, "controls": config.evaluate.controls}
+    files = {
+        "probes": config.evaluate.probes,
+        "controls": config.evaluate.controls,
+        "prompts": config.evaluate.prompts.file,
+    }
     if benchmarks.data:
         files |= {task: str(benchmark_file(benchmarks.data, task)) for task in benchmarks.tasks}
-    hashes = {key: storage.sha256_of(file) for key, file in files.items() if file}
+    hashes = {name: storage.sha256_of(file) for name, file in files.items() if file}
     return hashes | ({f"reference {key}": value for key, value in identity(reference).items()} if reference else {})
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_ray.method.proposals import Proposal, Unreadable, asked_again, question, read_answer
+from unlearn_ray.method.answers import Unreadable, asked_again
+from unlearn_ray.method.proposals import Proposal, question, read_answer
 
 ENTRY = {"anchor": "Zorblax", "generic": "Bob", "kind": "person"}
 WHOLE = json.dumps({"anchors": [ENTRY, ENTRY | {"anchor": "Quendor"}]})
@@ -64,6 +65,6 @@ def test_a_cut_answer_gives_only_whole_entries(end):
 
 
 def test_the_second_question_shows_the_first_answer():
-    messages = asked_again("The passage.", "nonsense", "no list")
+    messages = asked_again(question("The passage."), "nonsense", "no list")
     assert messages[:2] == question("The passage.") and messages[2] == {"role": "assistant", "content": "nonsense"}
     assert "no list" in messages[3]["content"]

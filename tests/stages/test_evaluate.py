@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from chat_server import Reply, chat_server
 
-from unlearn_ray.config import Evaluate, Resources
+from unlearn_ray.config import Endpoint, Evaluate, Judge, Prompts, Resources
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.blocks import cut_blocks
@@ -127,6 +128,38 @@ def test_a_killed_evaluation_reads_no_model_again_that_it_has_read(local_ray, ru
     after = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
     assert after.keys() == before.keys() and {name for name in before if before[name] != after[name]} == {"step-10.npz"}
     assert metrics["models"][-2:] == ["step-10", "unlearned"]
+
+
+def test_a_language_model_grades_written_prompts_and_what_cannot_be_read_is_counted(
+    local_ray, run, tmp_path, monkeypatch
+):
+    """The judge gives 3 to everything, and garbles its answer about one prompt as often as it is asked."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-test")
+    prompts = tmp_path / "prompts.jsonl"
+    texts = ["They sat down to tea with", "Nobody in the house knew", "Late in the evening came"]
+    rows = [{"prompt": text, "references": ["Alice"], "subtlety": 2 + 3 * n} for n, text in enumerate(texts)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def reply(body, number):
+        garbled = texts[1] in json.dumps(body["messages"])
+        return Reply("I like it." if garbled else '{"reason": "It names Alice.", "grade": 3}')
+
+    given = {"prompts": Prompts(file=str(prompts)), "judge": Judge(source="openai", model="judge")}
+    settings = SETTINGS.model_copy(update=given)
+    with chat_server(reply) as server:
+        resources = Resources(gpus_per_worker=0, endpoint=Endpoint(base_url=server.base_url, timeout_s=10))
+        figures = evaluate(
+            run, settings=settings, resources=resources, trust_remote_code=False, answers=str(tmp_path / "answers")
+        )
+    metrics = json.loads((Path(run.out) / "metrics.json").read_text())
+    familiarity = metrics["metrics"]["completion_familiarity"]
+    assert {model: (figure["value"], figure["n"]) for model, figure in familiarity.items()} == dict.fromkeys(
+        ["baseline", "reinforced", "step-2", "step-10", "unlearned"], (5.0, 2)
+    )
+    assert metrics["ungraded"] == dict.fromkeys(familiarity, 1)
+    assert metrics["groups"]["completion familiarity by subtlety"].keys() == {"1 to 3", "8 to 10"}
+    assert figures["judging"]["outcomes"] == {"read": 10, "unreadable": 5}
+    assert "sk-secret" not in (Path(run.out) / "metrics.json").read_text()
 
 
 def test_models_come_in_the_order_of_training(run):

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,8 +17,9 @@ from unlearn_ray.config import load_config
 from unlearn_ray.endpoint import Connection
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.method.dictionary import read_entries
-from unlearn_ray.method.passages import Passage
-from unlearn_ray.stages.proposals import AskShard, read_proposals
+from unlearn_ray.method.proposals import SCHEMA, question, read_answer
+from unlearn_ray.stages.asking import AskShard, Inquiry, Taken
+from unlearn_ray.stages.proposals import read_proposals
 
 NAMES = {"Zorblax": ("Bob", "person"), "Millikin": ("Anna", "person"), "Quendor": ("Wenham", "place")}
 
@@ -152,23 +152,26 @@ OUTCOMES = {
 }
 
 
-def ask(server, folder: Path, passages: list[str], **connection) -> list[dict]:
-    """The rows of an actor, which here is in this process."""
+def ask(server, folder: Path, passages: list[str], **connection) -> list[Taken]:
+    """The answers of an actor, which here is in this process."""
     settings = {"at_once": 2, "per_minute": 0, "attempts": 2, "timeout_s": 10} | connection
-    actor = AskShard(Connection(server.base_url, **settings), SecretStr("k"), "m", 100, str(folder))
-    shard = [asdict(Passage("story", at, at + 1, passage)) for at, passage in enumerate(passages)]
-    return actor(pa.table({"shard": [json.dumps(shard)]})).to_pylist()
+    inquiry = Inquiry("m", SCHEMA, 100, read_answer)
+    actor = AskShard(Connection(server.base_url, **settings), SecretStr("k"), inquiry, str(folder))
+    shard = [(number, question(passage)) for number, passage in enumerate(passages)]
+    rows = actor(pa.table({"shard": [json.dumps(shard)]})).to_pylist()
+    assert [row["number"] for row in rows] == list(range(len(passages)))
+    return [Taken(**json.loads(row["taken"])) for row in rows]
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_an_answer_in_trouble_is_asked_for_once_more_then_counted_and_kept(tmp_path, trouble):
     with chat_server(lambda body, number: TROUBLES[trouble](entries_for("Zorblax and Quendor"))) as server:
-        [row] = ask(server, tmp_path, ["Zorblax and Quendor"])
+        [taken] = ask(server, tmp_path, ["Zorblax and Quendor"])
     outcome, times = OUTCOMES[trouble]
-    assert (row["outcome"], len(server.requests), row["questions"]) == (outcome, times, times)
+    assert (taken.outcome, len(server.requests), taken.questions) == (outcome, times, times)
     read = trouble in ("prose", "cut")
-    assert [one["anchor"] for one in json.loads(row["proposals"])] == (["Zorblax", "Quendor"] if read else [])
-    assert row["answer"]
+    assert [one["anchor"] for one in taken.found or []] == (["Zorblax", "Quendor"] if read else [])
+    assert taken.answer
 
 
 def test_an_answer_that_is_better_the_second_time_counts_as_repaired(tmp_path):
@@ -176,9 +179,9 @@ def test_an_answer_that_is_better_the_second_time_counts_as_repaired(tmp_path):
         return good(body, number) if len(body["messages"]) > 2 else Reply("Names: Zorblax")
 
     with chat_server(reply) as server:
-        [row] = ask(server, tmp_path, ["Zorblax came"])
-    assert (row["outcome"], row["questions"]) == ("read when asked again", 2)
-    assert [one["generic"] for one in json.loads(row["proposals"])] == ["Bob"]
+        [taken] = ask(server, tmp_path, ["Zorblax came"])
+    assert (taken.outcome, taken.questions) == ("read when asked again", 2)
+    assert [one["generic"] for one in taken.found or []] == ["Bob"]
 
 
 def test_a_passage_without_an_answer_does_not_stop_the_others(tmp_path):
@@ -186,9 +189,9 @@ def test_a_passage_without_an_answer_does_not_stop_the_others(tmp_path):
         return Reply(status=500) if "Zorblax" in body["messages"][1]["content"] else good(body, number)
 
     with chat_server(reply) as server:
-        rows = ask(server, tmp_path, ["Quendor was far", "Zorblax came", "Millikin went"])
-    assert [row["outcome"] for row in rows] == ["read", "unanswered", "read"]
-    assert "HTTP 500" in rows[1]["answer"]
+        taken = ask(server, tmp_path, ["Quendor was far", "Zorblax came", "Millikin went"])
+    assert [one.outcome for one in taken] == ["read", "unanswered", "read"]
+    assert "HTTP 500" in taken[1].answer
 
 
 def test_a_dead_endpoint_is_given_up_after_some_questions(tmp_path):

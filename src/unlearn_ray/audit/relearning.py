@@ -17,6 +17,7 @@ from unlearn_ray.training.examples import endless_batches, text_example
 from unlearn_ray.training.loop import LossModel
 
 RANK = 16
+MICRO_BATCH = 4  # blocks whose activations are kept at one time
 
 
 def ask_relearning(
@@ -57,11 +58,12 @@ def ask_relearning(
 
 
 def _train(loss: LossModel, blocks: Sequence[Sequence[int]], optimizer: torch.optim.Optimizer, weights: list) -> None:
-    """One step on the mean loss of all tokens, block by block."""
+    """One step on the mean loss of all tokens."""
     examples = [text_example({"block_id": 0, "input_ids": np.asarray(block)}) for block in blocks]
     tokens = sum(len(example.positions_P) for example in examples)
-    for example in examples:
-        loss([example], [1 / tokens]).backward()
+    for start in range(0, len(examples), MICRO_BATCH):
+        part = examples[start : start + MICRO_BATCH]
+        loss(part, [1 / tokens] * len(part)).backward()
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimizer.step()
     optimizer.zero_grad()

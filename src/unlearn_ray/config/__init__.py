@@ -1,13 +1,11 @@
-"""What a run is (sections) and how it is read from YAML (loading)."""
+"""What a run is (sections, and evidence for what is measured) and how it is read from YAML (loading)."""
 
+from unlearn_ray.config.evidence import Audit, Benchmarks, Evaluate, Judge, Prompts
 from unlearn_ray.config.loading import load_config
 from unlearn_ray.config.sections import (
     Adapter,
     Anchors,
-    Audit,
-    Benchmarks,
     Endpoint,
-    Evaluate,
     ForgetSet,
     Label,
     Reinforce,
@@ -24,7 +22,9 @@ __all__ = [
     "Endpoint",
     "Evaluate",
     "ForgetSet",
+    "Judge",
     "Label",
+    "Prompts",
     "Reinforce",
     "Resources",
     "RunConfig",

@@ -4,48 +4,12 @@ The first half of the keys identifies the result and enters the digests of the s
 `resources`) only says where and how fast it is computed, so the same work on another cluster is found done.
 """
 
-import difflib
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-
-def _several(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, (str, int, float)) else value
-
-
-def _not_empty(values: tuple) -> tuple:
-    if not values or any(value == "" for value in values):
-        raise ValueError("give at least one, none of them empty")
-    return values
-
-
-Text = Annotated[str, Field(min_length=1)]
-Globs = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_not_empty)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Alpha = Annotated[float, Field(ge=0)]
-BenchmarkName = Literal["arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "winogrande"]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, read strictly, unknown keys refused with the nearest known one."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)[0]
-                raise PydanticCustomError("unknown_key", "unknown key, the nearest known one is {near}",
-                                          {"key": str(key), "near": near})  # fmt: skip
-        return data
+from unlearn_ray.config.base import Alpha, Count, Globs, Section, Share, Text, not_empty, refuse_unread, several
+from unlearn_ray.config.evidence import Audit, Evaluate
 
 
 class ForgetSet(Section):
@@ -94,9 +58,7 @@ class Anchors(Section):
             origin, unread = "source: openai", set()
             if self.model is None:
                 raise ValueError("source: openai needs the name of a model, as anchors.model")
-        if unread:
-            raise ValueError(f"{origin} leaves no use for {', '.join(sorted(unread))}; "
-                             "give the one or the other (anchors={dictionary: FILE} replaces all of them)")  # fmt: skip
+        refuse_unread(origin, unread, "anchors={dictionary: FILE}")
         return self
 
 
@@ -137,7 +99,7 @@ class Reinforce(Training):
 class Label(Section):
     """How the generic labels are computed."""
 
-    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_several), AfterValidator(_not_empty)] = (5.0,)
+    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(several), AfterValidator(not_empty)] = (5.0,)
     """Strengths in v_baseline - alpha * ReLU(v_reinforced - v_baseline); all of them cost one pass."""
     block_tokens: Annotated[int, Field(ge=8)] = 512
     """Length of a block in tokens."""
@@ -189,96 +151,6 @@ class Unlearn(Training):
     average_share: Share = 0.0
     """Share of the steps, the last ones, whose weights are averaged into the unlearned model: the noise of single steps
     costs other knowledge, and is averaged out. Kept checkpoints are those of single steps."""
-
-
-class Benchmarks(Section):
-    """Which of the paper's benchmarks show what else the model still can, zero-shot. They need unlearn-ray[eval]."""
-
-    tasks: Annotated[tuple[BenchmarkName, ...], BeforeValidator(_several)] = ()
-    data: Text | None = None
-    """Folder with NAME/test.jsonl or NAME/validation.jsonl for each task, in the columns of its dataset, as
-    benchmarks/bench_data.py writes it; null takes the datasets from the hub."""
-    limit: Count | None = None
-    """The most items of a task, spread evenly over it; null takes all, 22 thousand in the seven."""
-
-
-class Evaluate(Section):
-    """What is measured before and after, and on how much."""
-
-    completions: Count = 64
-    """Prompts of the completion familiarity."""
-    completion_tokens: Count = 24
-    probability_prompts: Count = 128
-    """Prompts of the probability familiarity."""
-    verbatim: Count = 32
-    """Passages of the verbatim memorisation."""
-    perplexity_blocks: Count = 24
-    """Blocks of the forget set, and as many of other prose, for the perplexity."""
-    retain: Globs | None = None
-    """Held-out prose that must not suffer; null takes the retain files. Read it as `RunConfig.evaluation_retain`."""
-    nonmembers: Globs | None = None
-    """Text like the forget set, best of the same author, that no model has read: without it membership inference has
-    nothing to compare with."""
-    neighbours: dict[str, Globs] = {}
-    """Name -> text of a neighbouring domain, whose perplexity is measured too."""
-    reference: Text | None = None
-    """A model that never read the forget set (hub id, folder or .gguf file): what perfect forgetting would give."""
-    probes: Text | None = None
-    """JSONL of {prompt, answer} about the forget set: the answers must become improbable."""
-    controls: Text | None = None
-    """JSONL of {prompt, answer} about other things: the answers must stay probable."""
-    tolerance: Annotated[float, Field(ge=0)] = 0.1
-    """The checkpoint with the least probability familiarity is chosen among those that lose at most this share of the
-    baseline's utility."""
-    benchmarks: Benchmarks = Benchmarks()
-    seed: Annotated[int, Field(ge=0)] = 1234
-    bootstrap: Count = 1000
-    """Resamples behind each confidence interval."""
-
-    @field_validator("neighbours")
-    @classmethod
-    def _free_names(cls, neighbours: dict[str, Globs]) -> dict[str, Globs]:
-        for name in neighbours:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in ("forget", "retain", "nonmembers"):
-                raise ValueError(
-                    f"{name}: expected a name of a-z, 0-9, _ and - that is not forget, retain or nonmembers"
-                )
-        return neighbours
-
-
-Attack = Literal[
-    "jailbreak", "context", "know nothing", "languages", "relearning", "quantisation", "probing", "translation"
-]
-
-
-class Audit(Section):
-    """What an attacker gets back from the chosen model: `unlearn-ray run --audit`, `unlearn-ray evaluate`."""
-
-    attacks: tuple[Attack, ...] = get_args(Attack)
-    """Those that are made; one that lacks its text or its package is listed in the report as not tested."""
-    title: Text | None = None
-    """What a prompt calls the forget set; null takes its name."""
-    prompts: Count = 48
-    """Prompts of the probability familiarity, and as many of the completion familiarity, of each attack: the first
-    ones of the evaluation."""
-    languages: Text | None = None
-    """JSONL of {language, prompt, answer}: questions about the forget set in other languages."""
-    about: Globs | None = None
-    """Harmless text about the forget set, such as a summary: as context, and to relearn from."""
-    context_characters: Count = 2000
-    """How much of that text, and of sentences of the forget set, stands before a prompt."""
-    context_sentences: Count = 5
-    relearn_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """The part of the forget set, its beginning, that is relearnt; what is asked lies outside of it."""
-    relearn_steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_not_empty)] = (0, 2, 4, 8, 16)
-    """Steps after which a relearning model is asked."""
-    relearn_rate: Annotated[float, Field(gt=0)] = 1e-3
-    relearn_batch: Count = 8
-    """Blocks in one step of relearning."""
-    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AfterValidator(_not_empty)] = (8, 4)
-    """Widths of the quantised weights."""
-    probing_prompts: Count = 320
-    """Places in the documents from which entities are read."""
 
 
 class Endpoint(Section):
@@ -345,7 +217,7 @@ class RunConfig(Section):
     """The model as delivered: hub id, folder, or .gguf file."""
     trust_remote_code: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
-    forget_sets: Annotated[tuple[ForgetSet, ...], BeforeValidator(_several), AfterValidator(_not_empty)]
+    forget_sets: Annotated[tuple[ForgetSet, ...], BeforeValidator(several), AfterValidator(not_empty)]
     """A list of {name, documents}; or a glob (one set a file); or a .jsonl file with one set a line."""
     retain: Globs | None = None
     """Text whose knowledge must survive."""

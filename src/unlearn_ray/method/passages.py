@@ -22,6 +22,10 @@ class Passage:
     end: int
     text: str
 
+    @property
+    def name(self) -> str:
+        return f"{self.document}:{self.start}-{self.end}"
+
 
 def draw_passages(documents: Mapping[str, str], *, count: int, characters: int, seed: int) -> list[Passage]:
     """At most `count` passages of about `characters` characters, ending with a sentence where one ends.

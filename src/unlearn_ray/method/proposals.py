@@ -1,9 +1,8 @@
 """Anchor terms as a language model proposes them: what it is asked, and what its answer is taken to say."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from unlearn_ray.method.answers import Message, Unreadable, json_objects
 from unlearn_ray.method.dictionary import KINDS
 
 PROMPT_VERSION = 1  # raise it with every change of what is asked: old answers are then no longer taken for new ones
@@ -46,16 +45,6 @@ Answer with JSON alone, of this form, with an empty list where the passage has n
 {{"anchors": [{{"anchor": "Tessaly Morn", "generic": "Clara Webb", "kind": "person"}}, \
 {{"anchor": "Quennor", "generic": "Fairhaven", "kind": "place"}}]}}"""
 
-_AGAIN = "This cannot be read ({problem}). Answer the same question again, with JSON of the given form alone."
-
-
-class Unreadable(ValueError):
-    """An answer that is not of the form that was asked for; `rest` is what of it can be read all the same."""
-
-    def __init__(self, problem: str, rest: "list[Proposal] | None" = None):
-        super().__init__(problem)
-        self.rest = rest or []
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -69,23 +58,14 @@ class Proposal:
     source: str = ""
 
 
-def question(passage: str) -> list[dict[str, str]]:
+def question(passage: str) -> list[Message]:
     """The chat messages that ask for the anchor terms of a passage."""
     return [{"role": "system", "content": _TASK}, {"role": "user", "content": f"The passage:\n\n{passage}"}]
 
 
-def asked_again(passage: str, answer: str, problem: str) -> list[dict[str, str]]:
-    """The chat messages that ask once more after an answer that cannot be read."""
-    return [
-        *question(passage),
-        {"role": "assistant", "content": answer},
-        {"role": "user", "content": _AGAIN.format(problem=problem)},
-    ]
-
-
 def read_answer(text: str) -> list[Proposal]:
     """The proposals of an answer, which may stand between prose or in a fence. Raises Unreadable."""
-    objects = list(_objects(text))
+    objects = list(json_objects(text))
     entries = next((given["anchors"] for given in objects if "anchors" in given), objects)
     if entries is objects or not isinstance(entries, list):
         raise Unreadable('no JSON object with a list under "anchors"', [p for p in map(read_entry, objects) if p])
@@ -93,18 +73,6 @@ def read_answer(text: str) -> list[Proposal]:
     if len(read) < len(entries):
         raise Unreadable(f"{len(entries) - len(read)} entries without the texts anchor and generic", read)
     return read
-
-
-def _objects(text: str) -> Iterator[dict]:
-    """The whole JSON objects in a text, from left to right; those inside one that is not whole count too."""
-    decoder, at = json.JSONDecoder(), text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-            yield value
-        except (json.JSONDecodeError, RecursionError):
-            end = at + 1
-        at = text.find("{", end)
 
 
 def read_entry(entry: object) -> Proposal | None:

@@ -11,17 +11,21 @@ from functools import partial
 import pyarrow as pa
 
 from unlearn_ray.benchmarks import benchmark_items
-from unlearn_ray.config import Evaluate, Resources
+from unlearn_ray.config import Evaluate, Judge, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import measure
 from unlearn_ray.evidence import BEFORE, LAST, REFERENCE, REINFORCED, completion_rows, next_tokens, summarise
 from unlearn_ray.material import Material, Question, prepare, shortages
+from unlearn_ray.method.llm_judge import Completion
+from unlearn_ray.method.prompts import Prompt
 from unlearn_ray.stages.anchors import read_dictionary
 from unlearn_ray.stages.baseline import open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks, write_parquet
 from unlearn_ray.stages.examine import Study, examine
+from unlearn_ray.stages.judging import grade_by_model
+from unlearn_ray.stages.written_prompts import PROMPTS, read_prompts
 
 TEXTS = "text-"  # what the inputs with texts to read are called: text-retain, text-nonmembers, text-NEIGHBOUR
 COLUMNS = ["document", "index", "text", "input_ids"]
@@ -42,11 +46,14 @@ COMPLETION_SCHEMA = pa.schema(
 )
 
 
-def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_remote_code: bool) -> dict:
+def evaluate(
+    run: StepRun, *, settings: Evaluate, resources: Resources, trust_remote_code: bool, answers: str = ""
+) -> dict:
     """Writes metrics.json, completions.parquet and the readings; returns row counts and the changes for the manifest.
 
-    Inputs: baseline, blocks (the forget set), anchors, unlearned and, where there are such, reinforced and texts.
-    Raises InputError for probes or controls that cannot be read.
+    Inputs: baseline, blocks (the forget set), anchors, unlearned and, where there are such, reinforced, texts and
+    prompts. answers: where those of a language model that grades are kept. Raises InputError for files of prompts,
+    probes or controls that cannot be read.
     """
     dictionary = read_dictionary(run.inputs["anchors"])
     tokenizer = open_tokenizer(run.inputs[BEFORE], trust_remote_code)
@@ -69,6 +76,9 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
         for model in models
     }
     completions = completion_rows(material, readings, dictionary, tokenizer)
+    judging = {}
+    if settings.judge.source == "openai":
+        judging = {"judging": _grade(completions, material, settings.judge, resources, answers)}
     metrics = summarise(readings, completions, material, settings)
     metrics["choice"]["folder"] = models[metrics["choice"]["model"]]
     metrics |= {
@@ -82,7 +92,18 @@ def evaluate(run: StepRun, *, settings: Evaluate, resources: Resources, trust_re
         "rows": {"models": len(models), "completions": len(completions)},
         "choice": metrics["choice"]["model"],
         "changes": metrics["changes"],
-    }
+    } | judging
+
+
+def _grade(completions: list[dict], material: Material, judge: Judge, resources: Resources, answers: str) -> dict:
+    """Puts a language model's grades in place of the dictionary's; returns the figures of asking it."""
+    references = {prompt.text: prompt.references for prompt in material.completion}
+    rows = [row for row in completions if row["kind"] == "familiarity"]
+    asked = [Completion(row["prompt"], references[row["prompt"]], row["completion"]) for row in rows]
+    grades, figures = grade_by_model(asked, settings=judge, resources=resources, answers=answers)
+    for row, grade in zip(rows, grades, strict=True):
+        row["grade"] = grade
+    return figures
 
 
 def prepare_material(run: StepRun, settings: Evaluate, trust_remote_code: bool) -> Material:
@@ -95,11 +116,22 @@ def prepare_material(run: StepRun, settings: Evaluate, trust_remote_code: bool) 
             for name, folder in run.inputs.items()
             if name.startswith(TEXTS)
         },
+        written=_written_prompts(run, settings),
         probes=read_questions(settings.probes) if settings.probes else [],
         controls=read_questions(settings.controls) if settings.controls else [],
         dictionary=read_dictionary(run.inputs["anchors"]),
         tokenizer=open_tokenizer(run.inputs[BEFORE], trust_remote_code),
     )
+
+
+def _written_prompts(run: StepRun, settings: Evaluate) -> list[Prompt] | None:
+    """The prompts that a language model or the user wrote; None for those that are cut from the documents."""
+    file = settings.prompts.file
+    if "prompts" in run.inputs:
+        file = storage.join(run.inputs["prompts"], PROMPTS)
+    if file is None:
+        return None
+    return [Prompt(one.document, one.prompt, one.references, subtlety=one.subtlety) for one in read_prompts(file)]
 
 
 def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:

@@ -8,15 +8,17 @@ from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.anchors import read_brought_dictionary
+from unlearn_ray.stages.asking import check_asking
 from unlearn_ray.stages.audit import read_languages
 from unlearn_ray.stages.evaluate import read_questions
 from unlearn_ray.stages.finetune import layout_of
-from unlearn_ray.stages.proposals import check_asking, read_proposals
+from unlearn_ray.stages.proposals import read_proposals
+from unlearn_ray.stages.written_prompts import read_prompts
 
 
 def check_inputs(config: RunConfig, to_do: set[str]) -> None:
-    """Reads the tokenizer, the settings of DeepSpeed, the dictionary, the questions and every document once; knocks at
-    the endpoint if "proposals" is among the stages `to_do`.
+    """Reads the tokenizer, the settings of DeepSpeed, the dictionary, the prompts, the questions and every document
+    once; knocks at the endpoint if one of the stages `to_do` asks a language model.
 
     The weights are left to the baseline step. Raises InputError for the first that cannot be used.
     """
@@ -26,7 +28,10 @@ def check_inputs(config: RunConfig, to_do: set[str]) -> None:
         read_brought_dictionary(config.anchors.dictionary)
     elif config.anchors.proposals:
         read_proposals(config.anchors.proposals)
-    elif "proposals" in to_do:
+    if config.evaluate.prompts.file:
+        read_prompts(config.evaluate.prompts.file)
+    asking = {"proposals", "prompts"} | ({"evaluation"} if config.evaluate.judge.source == "openai" else set())
+    if asking & to_do:
         check_asking(config.resources)
     for questions in (config.evaluate.probes, config.evaluate.controls):
         if questions:

@@ -18,7 +18,7 @@ from unlearn_ray.probe import Speed
 from unlearn_ray.scoring import PROMPTS_PER_BLOCK
 
 CHARACTERS_A_TOKEN = 4
-FULLY_MEASURED, ALSO_MEASURED = 2, 1  # models of evaluation: baseline and unlearned; reinforced, beside checkpoints
+ALWAYS_MEASURED = 3  # models of evaluation beside checkpoints and a reference: baseline, reinforced, unlearned
 CHECKPOINTING, ADAPTER = 4 / 3, 2 / 3  # of a step's time: one more forward pass; no gradients of the weights
 
 
@@ -65,7 +65,7 @@ def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
     """What each costly stage does, over all forget sets."""
     batch, sets = config.resources.evaluation_batch, work.blocks.values()
     batches = sum(math.ceil(blocks / (config.resources.batch_blocks or CPU_BATCH)) for blocks in sets)
-    models = sum(FULLY_MEASURED + ALSO_MEASURED + checkpoints(config.unlearn, blocks) for blocks in sets)
+    models = sum(measured_models(config, blocks) for blocks in sets)
     trained = {
         stage: f"{sum(optimizer_steps(settings, blocks) for blocks in sets)} optimiser steps"
         for stage, settings in (("reinforced", config.reinforce), ("unlearned", config.unlearn))
@@ -78,6 +78,11 @@ def checkpoints(settings: Unlearn, blocks: int) -> int:
     """How many of the models on the way are kept."""
     made = max(optimizer_steps(settings, blocks) - 1, 0) // settings.checkpoint_every
     return made if settings.keep_checkpoints is None else min(made, settings.keep_checkpoints)
+
+
+def measured_models(config: RunConfig, blocks: int) -> int:
+    """How many models an evaluation measures."""
+    return ALWAYS_MEASURED + bool(config.evaluate.reference) + checkpoints(config.unlearn, blocks)
 
 
 def stage_seconds(config: RunConfig, shape: Shape, work: Workload, speed: Speed) -> dict[str, float]:
@@ -109,14 +114,14 @@ def _training_seconds(
 
 
 def _evaluation_seconds(config: RunConfig, blocks: int, speed: Speed) -> float:
-    """Scored tokens of every model, and completions of the two that matter, one token of a batch of prompts a time."""
+    """Scored tokens of every model, and its completions, one token of a batch of prompts a time; without benchmarks."""
     settings, batch = config.evaluate, PROMPTS_PER_BLOCK * config.resources.evaluation_batch
-    texts = 2 if config.evaluation_retain else 1
+    texts = 1 + bool(config.evaluation_retain) + bool(settings.nonmembers) + len(settings.neighbours)
     tokens = texts * settings.perplexity_blocks * config.label.block_tokens
     tokens += settings.probability_prompts * PROMPT_TOKENS
     written = sum(math.ceil(prompts / batch) for prompts in (settings.completions, settings.verbatim))
     completing = (settings.completions + settings.verbatim) * PROMPT_TOKENS * speed.score_token
     completing += written * settings.completion_tokens * speed.decode_step
-    models = FULLY_MEASURED + ALSO_MEASURED + checkpoints(config.unlearn, blocks)
+    models = measured_models(config, blocks)
     at_a_time = min(config.resources.workers, models)
-    return (models * tokens * speed.score_token + FULLY_MEASURED * completing) / at_a_time
+    return models * (tokens * speed.score_token + completing) / at_a_time
