@@ -157,11 +157,11 @@ def score_blocks(
 def _scores(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> list[torch.Tensor]:
     """The columns of TokenScores, float32 [P] each."""
     logprobs_PV = logits_PV.log_softmax(-1)
-    probs_PV = logprobs_PV.exp()
-    means_P = (probs_PV * logprobs_PV).sum(-1)
-    variances_P = (probs_PV * (logprobs_PV - means_P[:, None]).square()).sum(-1)
+    weighted_PV = logprobs_PV.exp().mul_(logprobs_PV)
+    means_P = weighted_PV.sum(-1)
+    variances_P = weighted_PV.mul_(logprobs_PV).sum(-1) - means_P.square()
     greedy_P = (logits_PV.argmax(-1) == targets_P).float()
-    return [logprobs_PV.gather(1, targets_P[:, None])[:, 0], greedy_P, means_P, variances_P.sqrt()]
+    return [logprobs_PV.gather(1, targets_P[:, None])[:, 0], greedy_P, means_P, variances_P.clamp(min=0).sqrt()]
 
 
 def target_logprobs(
