@@ -3,7 +3,15 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray.config import Evaluate
-from unlearn_ray.material import documents_of, prepare, shortages, specific_tokens, theme_words, token_prompt
+from unlearn_ray.material import (
+    curated_prompt,
+    documents_of,
+    prepare,
+    shortages,
+    specific_tokens,
+    theme_words,
+    token_prompt,
+)
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.models import load_tokenizer
@@ -72,3 +80,10 @@ def test_theme_words_are_rare_lower_case_words_of_the_text_that_are_no_anchors()
     dictionary = AnchorDictionary([Anchor("hookah", "pipe")])
     assert theme_words({"book": text}, dictionary) >= {"teapot"}
     assert not theme_words({"book": text}, dictionary) & {"hookah", "garden", "the"}
+
+
+def test_a_curated_prompt_has_the_first_tokens_of_its_words_as_they_stand_behind_it(tokenizer):
+    prompt = curated_prompt("the Mad", [" Hatter", " Queen of Hearts", "ness"], tokenizer)
+    expected = {tokenizer("the Mad" + word)["input_ids"][len(tokenizer("the Mad")["input_ids"])] for word in
+                (" Hatter", " Queen of Hearts", "ness")}  # fmt: skip
+    assert set(prompt.specific) == expected and len(expected) == 3

@@ -73,16 +73,21 @@ def prepare(
     probes: list[Question],
     controls: list[Question],
     written: list[Prompt] | None = None,
+    curated: Sequence[tuple[str, Sequence[str]]] | None = None,
     dictionary: AnchorDictionary,
     tokenizer: PreTrainedTokenizerFast,
 ) -> Material:
     """Draws the material. blocks, other_texts: tables of blocks.BLOCK_SCHEMA, the forget set whole and what else is
-    read, by the names of Material.texts. written: prompts that someone wrote, instead of pieces of the documents.
+    read, by the names of Material.texts. written, curated: prompts that someone wrote, for completion and (with the
+    words that would show knowledge) for the probability familiarity, instead of pieces of the documents.
     """
     documents = documents_of(blocks)
     tokens_of = specific_tokens(tokenizer, dictionary)
-    drawn = anchor_prompts(documents, dictionary, settings.probability_prompts, settings.seed)
-    probability = [replace(token_prompt(one.text, tokens_of, dictionary), kind=one.kind) for one in drawn]
+    if curated is None:
+        drawn = anchor_prompts(documents, dictionary, settings.probability_prompts, settings.seed)
+        probability = [replace(token_prompt(one.text, tokens_of, dictionary), kind=one.kind) for one in drawn]
+    else:
+        probability = [curated_prompt(text, next_words, tokenizer) for text, next_words in curated]
     asked = [token_prompt(question.prompt, tokens_of, dictionary) for question in probes]
     if written is None:
         # Another seed, so that the two familiarities do not stand on one draw of places.
@@ -105,8 +110,9 @@ def prepare(
 
 def shortages(material: Material, settings: Evaluate) -> dict[str, int]:
     """How many items fewer than were asked for the texts had room for, by kind; only the kinds that lack some."""
+    wanted = len(material.probability) if settings.token_prompts else settings.probability_prompts
     lacking = {
-        "probability prompts": settings.probability_prompts - len(material.probability),
+        "probability prompts": wanted - len(material.probability),
         "completion prompts": settings.completions - len(material.completion),
         "verbatim prompts": settings.verbatim - len(material.verbatim),
     } | {f"blocks, {text}": settings.perplexity_blocks - len(blocks) for text, blocks in material.texts.items()}
@@ -158,6 +164,16 @@ def token_prompt(text: str, tokens_of: Sequence[set[int]], dictionary: AnchorDic
     given = given_anchors(text, dictionary)
     new = set().union(*(tokens for anchor, tokens in enumerate(tokens_of) if anchor not in given))
     return TokenPrompt(text, sorted(new.difference(*(tokens_of[anchor] for anchor in given))))
+
+
+def curated_prompt(text: str, next_words: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> TokenPrompt:
+    """A prompt with the first tokens of `next_words`, each as it is tokenised right behind the prompt."""
+    specific = set()
+    for word in next_words:
+        encoded = tokenizer(text + word, add_special_tokens=False, return_offsets_mapping=True)
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        specific.add(next(token for token, (_, end) in pairs if end > len(text)))
+    return TokenPrompt(text, sorted(specific))
 
 
 def sample_blocks(blocks: pa.Table, count: int, seed: int) -> list[list[int]]:

@@ -34,7 +34,9 @@ from unlearn_ray.stages.unlearn import unlearn
 from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
 SHARED = "shared"  # the folder of the steps that all forget sets have in common
-EVALUATED_FILES: dict = dict.fromkeys(("retain", "nonmembers", "neighbours", "reference", "probes", "controls"), True)
+EVALUATED_FILES: dict = dict.fromkeys(
+    ("retain", "nonmembers", "neighbours", "reference", "probes", "controls", "token_prompts"), True
+)
 """Keys of the evaluation that digests know by what lies there."""
 
 
@@ -354,6 +356,7 @@ def _evaluated_contents(config: RunConfig) -> dict[str, str]:
     files = {
         "probes": config.evaluate.probes,
         "controls": config.evaluate.controls,
+        "token_prompts": config.evaluate.token_prompts,
         "prompts": config.evaluate.prompts.file,
     }
     if benchmarks.data:

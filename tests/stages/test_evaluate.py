@@ -16,7 +16,7 @@ from unlearn_ray.errors import InputError
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.models import load_model, load_tokenizer, save_checkpoint
-from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA, evaluate, models_of, read_questions
+from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA, evaluate, models_of, read_questions, read_token_prompts
 
 NAMES = ("Alice", "the Hatter", "a Dormouse", "the White Rabbit")
 BOOK = "\n\n".join(
@@ -172,3 +172,13 @@ def test_questions_that_cannot_be_read_are_refused_with_their_line(tmp_path, lin
     path.write_text('{"prompt": "the Mad", "answer": " Hatter"}\n' + line + "\n")
     with pytest.raises(InputError, match=r"probes\.jsonl, line 2"):
         read_questions(str(path))
+
+
+@pytest.mark.parametrize("line", ['{"prompt": "x"}', '{"prompt": "x", "tokens": []}', '{"prompt": "x", "tokens": [1]}'])
+def test_prompts_with_tokens_that_cannot_be_read_are_refused_with_their_line(tmp_path, line):
+    path = tmp_path / "tokens.jsonl"
+    path.write_text('{"prompt": "the Mad", "tokens": [" Hatter"]}\n')
+    assert read_token_prompts(str(path)) == [("the Mad", [" Hatter"])]
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InputError, match=r"tokens\.jsonl, line 2"):
+        read_token_prompts(str(path))

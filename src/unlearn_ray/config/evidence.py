@@ -78,7 +78,10 @@ class Evaluate(Section):
     judge: Judge = Judge()
     completion_tokens: Count = 24
     probability_prompts: Count = 128
-    """Prompts of the probability familiarity."""
+    """Prompts of the probability familiarity, cut from the documents."""
+    token_prompts: Text | None = None
+    """JSONL of {prompt, tokens} to use instead: prompts by hand, each with the words that would show knowledge if one
+    of them came next, leading space included."""
     verbatim: Count = 32
     """Passages of the verbatim memorisation."""
     perplexity_blocks: Count = 24

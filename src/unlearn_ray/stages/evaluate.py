@@ -5,7 +5,7 @@ Which checkpoint is chosen, and what it forgot and kept, follows from readings t
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import pyarrow as pa
@@ -117,6 +117,7 @@ def prepare_material(run: StepRun, settings: Evaluate, trust_remote_code: bool) 
             if name.startswith(TEXTS)
         },
         written=_written_prompts(run, settings),
+        curated=read_token_prompts(settings.token_prompts) if settings.token_prompts else None,
         probes=read_questions(settings.probes) if settings.probes else [],
         controls=read_questions(settings.controls) if settings.controls else [],
         dictionary=read_dictionary(run.inputs["anchors"]),
@@ -157,21 +158,34 @@ def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:
 def read_questions(path: str) -> list[Question]:
     """JSONL of {"prompt", "answer"} and, if wanted, {"language"}, one a line. Raises InputError with the line that is
     something else."""
+    form = '{"prompt": "...", "answer": " ..."}'
+    rows = _read_rows(path, form, lambda row: row["prompt"].strip() and row["answer"].strip())
+    return [Question(row["prompt"], row["answer"], str(row.get("language", ""))) for row in rows]
+
+
+def read_token_prompts(path: str) -> list[tuple[str, list[str]]]:
+    """JSONL of {"prompt", "tokens"}, one a line: prompts with the words that may come next. Raises InputError with the
+    line that is something else."""
+    form = '{"prompt": "...", "tokens": [" ...", " ..."]}'
+    rows = _read_rows(
+        path, form, lambda row: row["prompt"].strip() and row["tokens"] and all(word.strip() for word in row["tokens"])
+    )
+    return [(row["prompt"], row["tokens"]) for row in rows]
+
+
+def _read_rows(path: str, form: str, filled: Callable[[dict], object]) -> list[dict]:
+    """The JSON objects of a file, one a line. filled: false, or an error, for a row that is not of the form."""
     if not storage.exists(path):
         raise InputError(f"no such file of questions: {path}")
-    questions = []
+    rows = []
     # Not splitlines(): a JSON string may hold U+2028 as it is.
     for number, line in enumerate(storage.read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            filled = row["prompt"].strip() and row["answer"].strip()
+            rows.append(json.loads(line))
+            if not filled(rows[-1]):
+                raise InputError(f"{path}, line {number}: nothing of {form} may be empty")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f'{path}, line {number}: expected {{"prompt": "...", "answer": " ..."}}, got {line[:80]!r}'
-            ) from error
-        if not filled:
-            raise InputError(f"{path}, line {number}: neither prompt nor answer may be empty")
-        questions.append(Question(row["prompt"], row["answer"], str(row.get("language", ""))))
-    return questions
+            raise InputError(f"{path}, line {number}: expected {form}, got {line[:80]!r}") from error
+    return rows

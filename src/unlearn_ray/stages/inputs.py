@@ -10,7 +10,7 @@ from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.anchors import read_brought_dictionary
 from unlearn_ray.stages.asking import check_asking
 from unlearn_ray.stages.audit import read_languages
-from unlearn_ray.stages.evaluate import read_questions
+from unlearn_ray.stages.evaluate import read_questions, read_token_prompts
 from unlearn_ray.stages.finetune import layout_of
 from unlearn_ray.stages.proposals import read_proposals
 from unlearn_ray.stages.written_prompts import read_prompts
@@ -36,6 +36,8 @@ def check_inputs(config: RunConfig, to_do: set[str]) -> None:
     for questions in (config.evaluate.probes, config.evaluate.controls):
         if questions:
             read_questions(questions)
+    if config.evaluate.token_prompts:
+        read_token_prompts(config.evaluate.token_prompts)
     if config.audit.languages:
         read_languages(config.audit.languages)
     if config.evaluate.reference:
