@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from alternatives import InferenceFormula
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from unlearn_ray import evaluation
 from unlearn_ray.material import Material
@@ -44,18 +45,19 @@ class Measure:
     unseen: Blocks
     kept: Blocks
 
-    def __call__(self, model: PreTrainedModel | InferenceFormula) -> Row:
-        """All metrics of one model that there is anything to measure on."""
+    def __call__(self, model: Any) -> Row:
+        """All metrics, of a model or an InferenceFormula, that there is anything to measure on."""
         own_head = patch.object(evaluation, "lm_head", lambda model: model.head)
         with own_head if isinstance(model, InferenceFormula) else nullcontext():
             found = evaluation.measure(model, self.tokenizer, self.material, BATCH)
             kept = evaluation.block_nll(model, self.tokenizer, self.kept, BATCH)
-            read_N, unseen_M = (self._least_probable(model, blocks) for blocks in (self.read, self.unseen))
+            read, unseen = (self._logprobs(model, blocks) for blocks in (self.read, self.unseen))
+        read_N, unseen_M = (np.array([_least_probable(values) for values in those]) for those in (read, unseen))
         row = {
             "probability": mean_items(found.specific_mass_N),
             "completion": familiarity_items(self._grades(found.completions)),
             "verbatim": mean_items(self._repeated(found.continuations)),
-            "forget ppl": perplexity_items(found.forget_nll_N, found.forget_tokens_N),
+            "forget ppl": perplexity_items(np.array([-v.sum() for v in read]), np.array([len(v) for v in read])),
             "knowledge": mean_items(found.probe_probability_N),
             # The mean of these is the AUC.
             "membership": mean_items((read_N[:, None] > unseen_M).mean(1)),
@@ -76,12 +78,15 @@ class Measure:
         pairs = zip(ids, continuations, strict=True)
         return np.array([rouge_l(str(self.tokenizer.decode(ids_T[:most])), text) for ids_T, text in pairs])
 
-    def _least_probable(self, model: PreTrainedModel, blocks: Blocks) -> np.ndarray:
-        """The mean log-probability of each block's least probable tokens   (min-k%, Shi et al. 2024)."""
+    def _logprobs(self, model: Any, blocks: Blocks) -> list[np.ndarray]:
         leading = leading_ids(self.tokenizer)
         sequences = [[*leading, *ids] for ids in blocks]
-        logprobs = evaluation.target_logprobs(model, sequences, [max(len(leading), 1)] * len(sequences), BATCH)
-        return np.array([np.sort(values)[: max(int(LEAST_PROBABLE * len(values)), 1)].mean() for values in logprobs])
+        return evaluation.target_logprobs(model, sequences, [max(len(leading), 1)] * len(sequences), BATCH)
+
+
+def _least_probable(logprobs_P: np.ndarray) -> float:
+    """The mean log-probability of a block's least probable tokens   (min-k%, Shi et al. 2024)."""
+    return np.sort(logprobs_P)[: max(int(LEAST_PROBABLE * len(logprobs_P)), 1)].mean()
 
 
 def figures_of(row: Row, target: Row, gold: Row) -> dict:

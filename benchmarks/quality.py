@@ -144,12 +144,12 @@ class Bench:
         self.measure = Measure(
             self.tokenizer,
             self.dictionary,
-            replace(material, shown=[]),
+            replace(material, shown=[], forget_blocks=[]),  # Measure reads all of them
             read=self.forget["input_ids"].to_pylist(),
-            unseen=unseen["input_ids"].to_pylist(),
+            unseen=spread(unseen, size.perplexity_blocks),
             kept=spread(self.kept, size.perplexity_blocks),
         )
-        self.labels = cache(self._labels)
+        self.labels, self.held = cache(self._labels), cache(self._held)
 
     def fine_tuned(self, name: str, start: str, examples: pa.Table, settings: TrainSettings, retain=None) -> str:
         """The folder of a model trained on the text of the blocks, made where it is not there yet."""
@@ -163,7 +163,7 @@ class Bench:
         return str(folder)
 
     def make_models(self) -> None:
-        known = settings_of(self.size.target_epochs, 3e-4, warmup_share=0.1)
+        known = settings_of(self.size.target_epochs, 1e-4, warmup_share=0.1)
         both = replace(known, retain_weight=1.0, retain_batch=BATCH)
         self.gold = self.fine_tuned("gold", self.model, self.kept, known)
         self.target = self.fine_tuned("target", self.model, self.kept, both, retain=self.forget)
@@ -175,20 +175,22 @@ class Bench:
         layout = Layout(micro_batch=2 * BATCH)
         train(model, self.leading, examples, settings, accelerator, layout=layout, retain=retain)
 
-    def _labels(self, settings: LabelSettings) -> tuple[pa.Table, pa.Table]:
-        """Generic labels of the forget blocks, and the target's own soft labels of the kept novel."""
+    def _labels(self, settings: LabelSettings) -> pa.Table:
+        """Generic labels of the forget blocks."""
+        models = self.load(self.target), self.load(self.reinforced)
         anchor_ids = sorted(set().union(*specific_tokens(self.tokenizer, self.dictionary)))
-        target = self.load(self.target)
-        label = Labeller(target, self.load(self.reinforced), self.leading, settings, anchor_ids=anchor_ids)
-        prepared = Preparer(self.dictionary, self.tokenizer, settings)(self.forget)
-        return label(prepared), label_text(target, self.leading, self.kept, settings.top_k or 1)
+        label = Labeller(*models, self.leading, settings, anchor_ids=anchor_ids)
+        return label(Preparer(self.dictionary, self.tokenizer, settings)(self.forget))
+
+    def _held(self, top_k: int) -> pa.Table:
+        """The target's own soft labels of the kept novel."""
+        return label_text(self.load(self.target), self.leading, self.kept, top_k)
 
     def load(self, folder: str) -> PreTrainedModel:
         """For reading alone."""
         return load_model(folder, dtype=compute_dtype(DEVICE), device=DEVICE)
 
     def ours(self, how: Ours) -> PreTrainedModel:
-        labels, retain = self.labels(how.label)
         model = load_model(self.target, device=DEVICE)
         if how.rank:
             torch.manual_seed(0)
@@ -203,8 +205,8 @@ class Bench:
             retain_batch=BATCH,
             average_share=how.average,
         )
-        held = Examples(retain, soft_example) if how.retain_weight else None
-        self.train(model, Examples(labels, decode), settings, held)
+        held = Examples(self.held(how.label.top_k), soft_example) if how.retain_weight else None
+        self.train(model, Examples(self.labels(how.label), decode), settings, held)
         return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
     def alternative(self, method: str, rate: float) -> PreTrainedModel:
