@@ -163,7 +163,7 @@ class Bench:
         return str(folder)
 
     def make_models(self) -> None:
-        known = settings_of(self.size.target_epochs, 1e-4, warmup_share=0.1)
+        known = settings_of(self.size.target_epochs, 3e-4, warmup_share=0.1)
         both = replace(known, retain_weight=1.0, retain_batch=BATCH)
         self.gold = self.fine_tuned("gold", self.model, self.kept, known)
         self.target = self.fine_tuned("target", self.model, self.kept, both, retain=self.forget)
