@@ -136,7 +136,7 @@ class Bench:
             wanted,
             blocks=self.forget,
             heldout=pa.concat_tables([cut(path) for path in options.other]),
-            probes=[Question(*question) for question in asked],
+            probes=[Question(*question) for question in asked if question[1].strip() in documents[options.forget]],
             controls=[Question(**json.loads(line)) for line in lines[: size.controls]],
             dictionary=self.dictionary,
             tokenizer=self.tokenizer,
