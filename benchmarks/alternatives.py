@@ -91,7 +91,7 @@ class InferenceFormula(torch.nn.Module):
     """v_baseline - alpha * ReLU(v_reinforced - v_baseline) on the same text at inference time: no anchors, no
     translation, two models in memory ("WHP" of the MUSE benchmark, Shi et al. 2024).
 
-    It offers what evaluation.py asks of a model; `head` stands for its lm_head.
+    It offers what scoring.py asks of a model; `head` stands for its lm_head.
     """
 
     base_model_prefix = "both"

@@ -14,79 +14,56 @@ import numpy as np
 from alternatives import InferenceFormula
 from transformers import PreTrainedTokenizerFast
 
-from unlearn_ray import evaluation
+from unlearn_ray import scoring
+from unlearn_ray.evaluation import measure
+from unlearn_ray.evidence import completion_rows
 from unlearn_ray.material import Material
 from unlearn_ray.method.dictionary import AnchorDictionary
-from unlearn_ray.method.judge import judge, rouge_l
-from unlearn_ray.method.metrics import Items, compare, estimate, familiarity_items, mean_items, perplexity_items
-from unlearn_ray.models import leading_ids
+from unlearn_ray.method.metrics import Items, compare, familiarity_items, mean_items, perplexity_items
 
 FORGET = ("probability", "completion", "verbatim", "forget ppl", "knowledge", "membership")
 UTILITY = ("kept ppl", "other ppl", "controls")
-LEAST_PROBABLE = 0.2  # of a block's tokens, for min-k%
 WITHIN = 1.1  # perplexity of other prose over the target's
 RESAMPLES = 1000
 BATCH = 16
 
-Blocks = list[list[int]]
 Row = dict[str, Items]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """read, unseen: blocks of the forget novel that the target has read, and that no model has; kept: of the other
-    novel.
+    """material.texts: the forget novel's blocks that the target has read ("forget") and those that no model has
+    ("nonmembers"), blocks of the kept novel ("kept") and of other prose ("retain").
     """
 
     tokenizer: PreTrainedTokenizerFast
     dictionary: AnchorDictionary
     material: Material
-    read: Blocks
-    unseen: Blocks
-    kept: Blocks
 
     def __call__(self, model: Any) -> Row:
         """All metrics, of a model or an InferenceFormula, that there is anything to measure on."""
-        own_head = patch.object(evaluation, "lm_head", lambda model: model.head)
+        own_head = patch.object(scoring, "lm_head", lambda model: model.head)
         with own_head if isinstance(model, InferenceFormula) else nullcontext():
-            found = evaluation.measure(model, self.tokenizer, self.material, BATCH)
-            kept = evaluation.block_nll(model, self.tokenizer, self.kept, BATCH)
-            read, unseen = (self._logprobs(model, blocks) for blocks in (self.read, self.unseen))
-        read_N, unseen_M = (np.array([_least_probable(values) for values in those]) for those in (read, unseen))
+            found = measure(model, self.tokenizer, BATCH, material=self.material)
+        completions = completion_rows(self.material, {"model": found}, self.dictionary, self.tokenizer)
+        perplexity = lambda text: perplexity_items(found[f"{text}/nll"], found[f"{text}/tokens"])
+        above_NM = found["forget/min_k"][:, None] > found["nonmembers/min_k"]
         row = {
-            "probability": mean_items(found.specific_mass_N),
-            "completion": familiarity_items(self._grades(found.completions)),
-            "verbatim": mean_items(self._repeated(found.continuations)),
-            "forget ppl": perplexity_items(np.array([-v.sum() for v in read]), np.array([len(v) for v in read])),
-            "knowledge": mean_items(found.probe_probability_N),
-            # The mean of these is the AUC.
-            "membership": mean_items((read_N[:, None] > unseen_M).mean(1)),
-            "kept ppl": perplexity_items(*kept),
-            "other ppl": perplexity_items(found.heldout_nll_N, found.heldout_tokens_N),
-            "controls": mean_items(found.control_probability_N),
+            "probability": mean_items(found["specific_mass"]),
+            "completion": familiarity_items(_column(completions, "familiarity", "grade")),
+            "verbatim": mean_items(_column(completions, "verbatim", "rouge_l")),
+            "forget ppl": perplexity("forget"),
+            "knowledge": mean_items(found["probe"]),
+            "membership": mean_items(above_NM.mean(1)),  # the mean of these is the AUC
+            "kept ppl": perplexity("kept"),
+            "other ppl": perplexity("retain"),
+            "controls": mean_items(found["control"]),
         }
-        return {metric: items for metric, items in row.items() if len(items.values_N)}
-
-    def _grades(self, completions: list[str]) -> np.ndarray:
-        pairs = zip(self.material.completion, completions, strict=True)
-        return np.array([judge(p.text, text, self.dictionary, self.material.themes).grade for p, text in pairs])
-
-    def _repeated(self, continuations: list[str]) -> np.ndarray:
-        """ROUGE-L against as many tokens as the model may write."""
-        most = self.material.completion_tokens
-        ids = [self.tokenizer(p.reference, add_special_tokens=False)["input_ids"] for p in self.material.verbatim]
-        pairs = zip(ids, continuations, strict=True)
-        return np.array([rouge_l(str(self.tokenizer.decode(ids_T[:most])), text) for ids_T, text in pairs])
-
-    def _logprobs(self, model: Any, blocks: Blocks) -> list[np.ndarray]:
-        leading = leading_ids(self.tokenizer)
-        sequences = [[*leading, *ids] for ids in blocks]
-        return evaluation.target_logprobs(model, sequences, [max(len(leading), 1)] * len(sequences), BATCH)
+        return {metric: items for metric, items in row.items() if items.n}
 
 
-def _least_probable(logprobs_P: np.ndarray) -> float:
-    """The mean log-probability of a block's least probable tokens   (min-k%, Shi et al. 2024)."""
-    return np.sort(logprobs_P)[: max(int(LEAST_PROBABLE * len(logprobs_P)), 1)].mean()
+def _column(rows: list[dict], kind: str, name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows if row["kind"] == kind])
 
 
 def figures_of(row: Row, target: Row, gold: Row) -> dict:
@@ -101,7 +78,7 @@ def figures_of(row: Row, target: Row, gold: Row) -> dict:
 
 
 def value(items: Items) -> float:
-    return estimate(items, 1, 0).value or 0.0
+    return items.value()
 
 
 def _part(metric: str, row: Row, target: Row, gold: Row) -> float | None:

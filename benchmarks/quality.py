@@ -135,20 +135,18 @@ class Bench:
         material = prepare(
             wanted,
             blocks=self.forget,
-            heldout=pa.concat_tables([cut(path) for path in options.other]),
+            other_texts={"retain": pa.concat_tables([cut(path) for path in options.other])},
             probes=[Question(*question) for question in asked if question[1].strip() in documents[options.forget]],
             controls=[Question(**json.loads(line)) for line in lines[: size.controls]],
             dictionary=self.dictionary,
             tokenizer=self.tokenizer,
         )
-        self.measure = Measure(
-            self.tokenizer,
-            self.dictionary,
-            replace(material, shown=[], forget_blocks=[]),  # Measure reads all of them
-            read=self.forget["input_ids"].to_pylist(),
-            unseen=spread(unseen, size.perplexity_blocks),
-            kept=spread(self.kept, size.perplexity_blocks),
-        )
+        texts = material.texts | {
+            "forget": self.forget["input_ids"].to_pylist(),
+            "nonmembers": spread(unseen, size.perplexity_blocks),
+            "kept": spread(self.kept, size.perplexity_blocks),
+        }
+        self.measure = Measure(self.tokenizer, self.dictionary, replace(material, shown=[], texts=texts))
         self.labels, self.held = cache(self._labels), cache(self._held)
 
     def fine_tuned(self, name: str, start: str, examples: pa.Table, settings: TrainSettings, retain=None) -> str:
