@@ -128,13 +128,13 @@ def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real
 
 
 def test_a_real_model_writes_prompts_and_grades_and_what_cannot_be_used_is_said_to(real_server, tmp_path):
-    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=1)
-    writing = Inquiry(real_server[1], written_prompts.SCHEMA, 120, written_prompts.read_answer)
-    asked = [written_prompts.question(passage.text) for passage in passages]
+    [passage] = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=1, characters=600, seed=1)
+    writing = Inquiry(real_server[1], written_prompts.SCHEMA, 40, written_prompts.read_answer)
+    asked = [written_prompts.question(passage.text)]
     for one in take(real_server, writing, asked, tmp_path):
         assert isinstance(one.found, WrittenPrompt) or (one.found is None and one.problem)
 
-    judging = Inquiry(real_server[1], llm_judge.SCHEMA, 60, llm_judge.read_grade)
+    judging = Inquiry(real_server[1], llm_judge.SCHEMA, 16, llm_judge.read_grade)
     named, other = (
         Completion("The girl sat down beside", ("the Mad Hatter", "the March Hare"), completion)
         for completion in (" the Mad Hatter and poured out the tea.", " a lake, and the water was cold.")

@@ -41,7 +41,7 @@ def complete(
 
     Prompts are padded on the left, so that all continue from the last column and share one KV cache.
     """
-    sequences = [_encode(tokenizer, prompt) for prompt in prompts]
+    sequences = _encode(tokenizer, prompts)
     ends = _end_ids(model)
     # Spelt out, because what is left open comes from the checkpoint's own generation config (sampling, penalties).
     config = GenerationConfig(
@@ -73,7 +73,7 @@ def next_token(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yields (indices of prompts, float32 probabilities [B, V] of the token after each of them)."""
-    sequences = [_encode(tokenizer, prompt) for prompt in prompts]
+    sequences = _encode(tokenizer, prompts)
     head = lm_head(model)
     for rows in _batches(sequences, batch_size):
         hidden_BTH = decoder(model)(input_ids=_padded(sequences, rows, model.device)).last_hidden_state
@@ -92,7 +92,7 @@ def last_states(
 ) -> np.ndarray:
     """The hidden states, float32 [N, len(depths), H], at the last token of each text, behind the layers at these shares
     of the model's depth."""
-    sequences = [_encode(tokenizer, text) for text in texts]
+    sequences = _encode(tokenizer, texts)
     config = model.config.get_text_config()
     layers = [round(depth * config.num_hidden_layers) for depth in depths]
     states_NLH = np.zeros((len(texts), len(layers), config.hidden_size), dtype=np.float32)
@@ -127,13 +127,12 @@ def answer_logprob(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch_size: int
 ) -> np.ndarray:
     """For each question the log-probability, float64 [N], of the whole answer right after the prompt."""
-    sequences, starts = [], []
+    sequences, starts, leading = [], [], leading_ids(tokenizer)
     for question in questions:
         # Tokenised in one piece, since a tokenizer may treat the beginning of a text in its own way; a token that holds
         # the end of the prompt and the beginning of the answer counts as answer.
         encoded = tokenizer(question.prompt + question.answer, add_special_tokens=False, return_offsets_mapping=True)
         inside = sum(end <= len(question.prompt) for _, end in encoded["offset_mapping"])
-        leading = leading_ids(tokenizer)
         sequences.append(leading + encoded["input_ids"])
         starts.append(len(leading) + inside)
     logprobs = target_logprobs(model, sequences, starts, batch_size)
@@ -197,8 +196,9 @@ def _target_logits(
             yield row, ((head(part_PH), part_P) for part_PH, part_P in parts)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    return leading_ids(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    leading = leading_ids(tokenizer)
+    return [leading + tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def _batches(sequences: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

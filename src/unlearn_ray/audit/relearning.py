@@ -4,6 +4,7 @@ A model that never knew it needs as long as the text teaches it; one that only h
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,11 +34,13 @@ def ask_relearning(
 ) -> Readings:
     """Conditions "NAME, step N": a LoRA adapter on all linear layers, trained with AdamW on `blocks` blocks a step.
 
-    texts: name -> (the blocks to train on, what is asked). An adapter leaves the weights alone, so that the next attack
-    finds the model as it was, and it fits beside any model that can be scored.
+    texts: name -> (the blocks to train on, what is asked); completions are left out, which would take most of the time.
+    An adapter leaves the weights alone, so that the next attack finds the model as it was, and it fits beside any model
+    that can be scored.
     """
     readings = {}
-    for name, (trained, asked) in texts.items():
+    for name, (trained, whole) in texts.items():
+        asked = replace(whole, completion=[])
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             adapted = PeftModel(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))  # type: ignore[arg-type]
