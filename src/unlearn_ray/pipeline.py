@@ -135,31 +135,33 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         **prompts,
         "evaluation": evaluation,
         "audit": _audit_step(
-            config, one.name, {"baseline": baseline, "blocks": blocks, "anchors": anchors} | prompts, evaluation, shared
+            config, one.name, dict(evaluation.inputs) | {"evaluation": evaluation} | _given(shared, ABOUT)
         ),
     }
 
 
-def _audit_step(
-    config: RunConfig, name: str, inputs: dict[str, Step], evaluation: Step, shared: dict[str, Step]
-) -> Step:
-    """Attacks on the model that the evaluation chose."""
+def _audit_step(config: RunConfig, name: str, inputs: dict[str, Step], unlearned: str | None = None) -> Step:
+    """Attacks on the model that the evaluation chose. inputs: those of the evaluation, and the evaluation; unlearned:
+    a model from elsewhere in place of the step of that name."""
     settings, title = config.audit, config.audit.title or re.sub("[-_.]+", " ", name)
-    attack = partial(
-        audit,
-        settings=settings,
-        evaluation=_evaluation(config),
-        title=title,
-        resources=config.resources,
-        trust_remote_code=config.trust_remote_code,
-    )
+
+    def attack(run: StepRun) -> dict:
+        return audit(
+            StepRun(run.out, run.inputs | ({"unlearned": unlearned} if unlearned else {})),
+            settings=settings,
+            evaluation=_evaluation(config),
+            title=title,
+            resources=config.resources,
+            trust_remote_code=config.trust_remote_code,
+        )
+
     return Step(
         "audit",
         1,
         name,
         settings.model_dump(exclude={"about", "languages"}) | {"title": title},
         attack,
-        inputs | {"evaluation": evaluation} | _texts(shared) | _given(shared, ABOUT),
+        inputs,
         {"languages": storage.sha256_of(settings.languages)} if settings.languages else {},
     )
 
@@ -303,7 +305,8 @@ def evaluate_model(
         inputs | _texts(steps),
         dict(steps["evaluation"].contents) | identity(model),
     )
-    audited = _audit_step(config, forget_set, inputs, measured, steps)
+    given = dict(measured.inputs) | {"evaluation": measured} | _given(steps, ABOUT)
+    audited = _audit_step(config, forget_set, given, unlearned=_model(model))
     root = _absolute(config.root)
     make_root(root)
     if to_do := _to_do(root, [audited]):

@@ -24,7 +24,7 @@ from unlearn_ray.method.prompts import anchor_prompts
 from unlearn_ray.stages.anchors import read_dictionary
 from unlearn_ray.stages.baseline import open_tokenizer
 from unlearn_ray.stages.blocks import read_blocks
-from unlearn_ray.stages.evaluate import COLUMNS, prepare_material, read_questions
+from unlearn_ray.stages.evaluate import COLUMNS, checkpoint_folder, prepare_material, read_questions
 from unlearn_ray.stages.examine import Study, examine
 
 NO_ATTACK, AFTER = "no attack", "unlearned"
@@ -37,10 +37,10 @@ def audit(
     """Writes audit.json: every attack with its figures for the baseline, the chosen model ("unlearned") and, where
     there is one, the reference; and what was not tested, with the reason.
 
-    Inputs: baseline, blocks, anchors, evaluation and, where there is such text, about.
+    Inputs: baseline, blocks, anchors, unlearned, evaluation and, where there is such text, about.
     """
-    chosen = storage.read_json(storage.join(run.inputs["evaluation"], "metrics.json"))["choice"]
-    models = {BEFORE: run.inputs[BEFORE], AFTER: chosen["folder"]}
+    chosen = storage.read_json(storage.join(run.inputs["evaluation"], "metrics.json"))["choice"]["model"]
+    models = {BEFORE: run.inputs[BEFORE], AFTER: checkpoint_folder(run.inputs["unlearned"], chosen)}
     if evaluation.reference:
         models[REFERENCE] = evaluation.reference
     studies, not_tested = prepare_studies(run, settings, evaluation, title, trust_remote_code)
@@ -55,7 +55,7 @@ def audit(
     attacks = summarise_attacks(readings, evaluation.bootstrap, evaluation.seed)
     found = {
         "title": title,
-        "model": chosen["model"],
+        "model": chosen,
         "models": list(models),
         "attacks": attacks,
         "not_tested": not_tested,

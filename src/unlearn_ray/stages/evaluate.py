@@ -80,7 +80,6 @@ def evaluate(
     if settings.judge.source == "openai":
         judging = {"judging": _grade(completions, material, settings.judge, resources, answers)}
     metrics = summarise(readings, completions, material, settings)
-    metrics["choice"]["folder"] = models[metrics["choice"]["model"]]
     metrics |= {
         "next_token": next_tokens(material, readings, metrics["choice"]["model"], tokenizer),
         "settings": settings.model_dump(mode="json") | {"theme_words": sorted(material.themes)},
@@ -135,11 +134,16 @@ def _written_prompts(run: StepRun, settings: Evaluate) -> list[Prompt] | None:
     return [Prompt(one.document, one.prompt, one.references, subtlety=one.subtlety) for one in read_prompts(file)]
 
 
+def checkpoint_folder(unlearned: str, model: str) -> str:
+    """Where a checkpoint lies, by the name that evaluation gives it, in the folder of the unlearned model."""
+    return unlearned if model == LAST else storage.join(unlearned, "checkpoints", model)
+
+
 def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:
     """Name -> folder of all that is measured: baseline, reference, reinforced, step-N ..., unlearned."""
     unlearned = run.inputs["unlearned"]
     steps = {
-        int(match[1]): storage.join(unlearned, "checkpoints", f"step-{match[1]}")
+        int(match[1]): checkpoint_folder(unlearned, f"step-{match[1]}")
         for file in storage.list_files(storage.join(unlearned, "checkpoints"))
         if (match := re.search(r"/step-(\d+)/[^/]+$", file))
     }
