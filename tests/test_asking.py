@@ -17,13 +17,10 @@ from conftest import STORY
 from pydantic import SecretStr
 
 from unlearn_ray.endpoint import Connection, check_endpoint
-from unlearn_ray.method import llm_judge, written_prompts
-from unlearn_ray.method.llm_judge import Completion
 from unlearn_ray.method.passages import draw_passages
 from unlearn_ray.method.proposals import SCHEMA, question, read_answer
-from unlearn_ray.method.written_prompts import WrittenPrompt
 from unlearn_ray.models import load_model, load_tokenizer
-from unlearn_ray.stages.asking import AskShard, Inquiry, Taken
+from unlearn_ray.stages.asking import AskShard, Inquiry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -106,38 +103,17 @@ def _listens(port: int) -> bool:
     return True
 
 
-def take(real_server, inquiry: Inquiry, asked: list, answers: Path) -> list[Taken]:
-    """Every question asked of the real model, and once more after that: then the kept answers are taken the same."""
-    connection = Connection(real_server[0], at_once=1, per_minute=0, attempts=4, timeout_s=300)
+def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
+    base_url, model = real_server
+    connection = Connection(base_url, at_once=1, per_minute=0, attempts=4, timeout_s=300)
     check_endpoint(connection, "none")
-    actors = [AskShard(connection, SecretStr("none"), inquiry, str(answers)) for _ in range(2)]
-    first, again = [[actor.take(messages) for messages in asked] for actor in actors]
+    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=0)
+    inquiry = Inquiry(model, SCHEMA, 60, read_answer)
+    actors = [AskShard(connection, SecretStr("none"), inquiry, str(tmp_path)) for _ in range(2)]
+    first, again = [[actor.take(question(passage.text)) for passage in passages] for actor in actors]
     for one in first:
         assert one.outcome in ("read", "read when asked again", "partly read", "unreadable")
         assert one.questions == (1 if one.outcome == "read" else 2)
         assert one.answer and one.prompt_tokens > 100 and one.completion_tokens > 0
-    assert [one.questions for one in again] == [0] * len(asked)
+    assert [one.questions for one in again] == [0, 0]
     assert [one.found for one in again] == [one.found for one in first]
-    return first
-
-
-def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
-    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=0)
-    inquiry = Inquiry(real_server[1], SCHEMA, 60, read_answer)
-    take(real_server, inquiry, [question(passage.text) for passage in passages], tmp_path)
-
-
-def test_a_real_model_writes_prompts_and_grades_and_what_cannot_be_used_is_said_to(real_server, tmp_path):
-    [passage] = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=1, characters=600, seed=1)
-    writing = Inquiry(real_server[1], written_prompts.SCHEMA, 40, written_prompts.read_answer)
-    asked = [written_prompts.question(passage.text)]
-    for one in take(real_server, writing, asked, tmp_path):
-        assert isinstance(one.found, WrittenPrompt) or (one.found is None and one.problem)
-
-    judging = Inquiry(real_server[1], llm_judge.SCHEMA, 16, llm_judge.read_grade)
-    named, other = (
-        Completion("The girl sat down beside", ("the Mad Hatter", "the March Hare"), completion)
-        for completion in (" the Mad Hatter and poured out the tea.", " a lake, and the water was cold.")
-    )
-    for one in take(real_server, judging, [llm_judge.question(named), llm_judge.question(other)], tmp_path):
-        assert one.found in range(4) or (one.found is None and one.problem)
