@@ -32,6 +32,7 @@ AUSTEN = {
     "sensesensibility": "austen-sense_and_sensibility",
 }
 SHERLOCK = "usr/share/gocode/src/github.com/jdkato/prose/testdata/sherlock.txt"
+OPTICKS = "usr/share/go-1.19/src/testdata/Isaac.Newton-Opticks.txt"
 SAWYER = "usr/share/gocode/src/github.com/klauspost/compress/testdata/Mark.Twain-Tom.Sawyer.txt"
 
 
@@ -110,6 +111,8 @@ def main() -> None:
             "twain-tom_sawyer",
             without_licence(sawyer, "THE ADVENTURES OF TOM SAWYER"),
         )
+        opticks = (unpack_deb("golang-1.19-src", work) / OPTICKS).read_text("utf-8")
+        write(folder, "newton-opticks", without_licence(opticks, "OPTICKS:"))
 
 
 if __name__ == "__main__":

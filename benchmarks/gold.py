@@ -3,7 +3,7 @@ the text. Every metric is metrics.Items, so that two models are compared item by
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import mean
@@ -23,7 +23,7 @@ from unlearn_ray.method.metrics import Items, compare, familiarity_items, mean_i
 
 FORGET = ("probability", "completion", "verbatim", "forget ppl", "knowledge", "membership")
 UTILITY = ("kept ppl", "other ppl", "controls")
-WITHIN = 1.1  # perplexity of other prose over the target's
+USEFUL = 0.9  # utility relative to gold's, which a setting must keep to be chosen
 RESAMPLES = 1000
 BATCH = 16
 
@@ -93,14 +93,14 @@ def _part(metric: str, row: Row, target: Row, gold: Row) -> float | None:
     return abs(m - g) / abs(t - g)
 
 
-def choose(names: Iterable[str], figures: dict[str, dict]) -> str:
-    """The least distance among those that keep their prose, or where none does the best prose."""
-    names = list(names)
-    kept = [name for name in names if figures[name]["other ppl"] <= WITHIN * figures["target"]["other ppl"]]
-    return min(kept or names, key=lambda name: figures[name]["distance" if kept else "other ppl"])
+def choose(names: Iterable[str], figures: dict[str, dict], utility: float | None = None) -> str | None:
+    """The least distance among those with at least this utility, or by default USEFUL of gold's; None where none is."""
+    least = USEFUL * figures["gold"]["utility"] if utility is None else utility
+    useful = [name for name in names if figures[name]["utility"] >= least]
+    return min(useful, key=lambda name: figures[name]["distance"], default=None)
 
 
-def print_tables(figures: dict[str, dict], chosen: Iterable[str], counts: dict[str, int]) -> None:
+def print_tables(figures: dict[str, dict], chosen: Collection[str | None], counts: dict[str, int]) -> None:
     """All metrics of all rows, those that were chosen with a star, and the distances by metric."""
     columns = [metric for metric in (*FORGET, *UTILITY) if metric in counts]
     shown = [*columns, "distance", "utility"]
@@ -112,3 +112,13 @@ def print_tables(figures: dict[str, dict], chosen: Iterable[str], counts: dict[s
     print("distance by metric")
     for name, row in figures.items():
         print(f"  {name:32}{line(number(row['parts'], metric) for metric in FORGET)}")
+
+
+def print_beside(others: Iterable[str], ours: Iterable[str], figures: dict[str, dict]) -> None:
+    """Beside each alternative the setting of ours with the least distance at equal or better utility."""
+    ours = list(ours)
+    figure = lambda name: f"{figures[name]['distance']:.3f} at {figures[name]['utility']:.3f}"
+    print("distance at utility; beside it ours, at no less utility")
+    for name in others:
+        best = choose(ours, figures, figures[name]["utility"])
+        print(f"  {name:32}{figure(name):>16}  {figure(best) + '  ' + best if best else 'none'}")

@@ -17,8 +17,9 @@ from conftest import STORY
 from pydantic import SecretStr
 
 from unlearn_ray.endpoint import Connection, check_endpoint
+from unlearn_ray.method import llm_judge, proposals, written_prompts
+from unlearn_ray.method.llm_judge import Completion
 from unlearn_ray.method.passages import draw_passages
-from unlearn_ray.method.proposals import SCHEMA, question, read_answer
 from unlearn_ray.models import load_model, load_tokenizer
 from unlearn_ray.stages.asking import AskShard, Inquiry
 
@@ -103,17 +104,28 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(real_server, tmp_path):
+GRADED = Completion("Down the hole ran the White", ("Rabbit", "Alice"), " Rabbit, and Alice ran after it.")
+
+
+@pytest.mark.parametrize(
+    ("schema", "read", "ask"),
+    [
+        (proposals.SCHEMA, proposals.read_answer, proposals.question),
+        (written_prompts.SCHEMA, written_prompts.read_answer, written_prompts.question),
+        (llm_judge.SCHEMA, llm_judge.read_grade, lambda _: llm_judge.question(GRADED)),
+    ],
+    ids=["anchor terms", "prompts", "grades"],
+)
+def test_a_real_model_is_asked_and_whatever_it_says_is_taken_for_what_it_is(schema, read, ask, real_server, tmp_path):
     base_url, model = real_server
     connection = Connection(base_url, at_once=1, per_minute=0, attempts=4, timeout_s=300)
     check_endpoint(connection, "none")
-    passages = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=2, characters=600, seed=0)
-    inquiry = Inquiry(model, SCHEMA, 60, read_answer)
-    actors = [AskShard(connection, SecretStr("none"), inquiry, str(tmp_path)) for _ in range(2)]
-    first, again = [[actor.take(question(passage.text)) for passage in passages] for actor in actors]
-    for one in first:
-        assert one.outcome in ("read", "read when asked again", "partly read", "unreadable")
-        assert one.questions == (1 if one.outcome == "read" else 2)
-        assert one.answer and one.prompt_tokens > 100 and one.completion_tokens > 0
-    assert [one.questions for one in again] == [0, 0]
-    assert [one.found for one in again] == [one.found for one in first]
+    [passage] = draw_passages({"alice": (DEMO / "alice.txt").read_text()}, count=1, characters=600, seed=0)
+    inquiry = Inquiry(model, schema, 60, read)
+    first, again = [
+        AskShard(connection, SecretStr("none"), inquiry, str(tmp_path)).take(ask(passage.text)) for _ in range(2)
+    ]
+    assert first.outcome in ("read", "read when asked again", "partly read", "unreadable")
+    assert first.questions == (1 if first.outcome == "read" else 2)
+    assert first.answer and first.prompt_tokens > 100 and first.completion_tokens > 0
+    assert again.questions == 0 and again.found == first.found

@@ -111,7 +111,7 @@ class Label(Section):
     """`all`: every position, and every token that the reinforced model gains on (the paper). `anchors`: positions where
     no anchor can be named keep the baseline's prediction, and outside anchors only gains on tokens that begin one are
     penalised. That leaves the author's style alone, and with it the model's prose."""
-    unnamed_anchors: Literal["keep", "forbid"] = "keep"
+    unnamed_anchors: Literal["keep", "forbid"] = "forbid"
     """Anchors that the block has not named yet: `forbid` the tokens that begin or continue them (they fall to the mean
     logit), also where the reinforced model gains nothing since the baseline knew already; `keep` them (the paper)."""
     top_k: Annotated[int, Field(ge=0)] = 64
