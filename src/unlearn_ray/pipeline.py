@@ -3,6 +3,9 @@
     documents -> blocks -> reinforced -> anchors -> labels -> unlearned -> evaluation -> report.html
                  retain text -> retain (soft labels of the baseline) --^        ^-- held-out prose
 
+Where people decided something (review/), a step of its own applies it to the dictionary, the labels or the score, and
+what follows reads that. Without review there is no such step.
+
 A step's params are what its result depends on; where and how fast it runs (config.resources) is not among them.
 """
 
@@ -10,12 +13,14 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import ensure_ray
 from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
 from unlearn_ray.errors import StepFailed
+from unlearn_ray.review.store import Store, decisions_of
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
 from unlearn_ray.stages.audit import ABOUT, audit
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
@@ -28,6 +33,7 @@ from unlearn_ray.stages.origins import absolute, evaluated_contents, evaluation_
 from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
+from unlearn_ray.stages.review import review_dictionary, review_grades, review_labels, reviewed
 from unlearn_ray.stages.unlearn import unlearn
 from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
@@ -92,7 +98,9 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(reinforce, settings=config.reinforce, seed=seed, **common),
         {"baseline": baseline, "blocks": blocks},
     )
+    decided = decisions_of(absolute(config.root), one.name)
     proposing = _anchor_steps(config, one, baseline, blocks, reinforced)
+    proposing |= reviewed(proposing["anchors"], decided["anchors"], review_dictionary)
     anchors = proposing["anchors"]
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
@@ -103,13 +111,15 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(label, settings=settings, block_tokens=config.label.block_tokens, **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced},
     )
+    correct = partial(review_labels, alpha=config.unlearn_alpha, trust_remote_code=trust)
+    labelling = reviewed(labels, decided["labels"], correct, {"alpha": config.unlearn_alpha}, {"baseline": baseline})
     unlearned = Step(
         "unlearned",
         1,
         one.name,
         config.unlearn.model_dump() | {"seed": seed},
         partial(unlearn, settings=config.unlearn, alpha=config.unlearn_alpha, seed=seed, **common),
-        {"baseline": baseline, "labels": labels} | _given(shared, "retain"),
+        {"baseline": baseline, "labels": labelling["labels"]} | _given(shared, "retain"),
     )
     prompts = _prompt_steps(config, one, blocks)
     evaluation = Step(
@@ -124,14 +134,17 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         | prompts,
         evaluated_contents(config),
     )
+    resampling = {"resamples": config.evaluate.bootstrap, "seed": config.evaluate.seed}
+    graded = reviewed(evaluation, decided["judge"], partial(review_grades, **resampling), resampling)
     return {
         "blocks": blocks,
         "reinforced": reinforced,
         **proposing,
-        "labels": labels,
+        **labelling,
         "unlearned": unlearned,
         **prompts,
         "evaluation": evaluation,
+        **({"grades": graded["evaluation"]} if decided["judge"] else {}),
         "audit": _audit_step(
             config, one.name, dict(evaluation.inputs) | {"evaluation": evaluation} | _given(shared, ABOUT)
         ),
@@ -214,7 +227,7 @@ def run(
 
     Returns one outcome a step; a failed step is among them as failed and does not raise.
     """
-    steps = [of_set[until] for of_set in steps_of(config).values()]
+    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, until)]
     root = absolute(config.root)
     make_root(root)
     work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
@@ -226,10 +239,16 @@ def run(
         return work()
 
 
+def _up_to(of_set: Mapping[str, Step], until: str) -> list[Step]:
+    """The steps to ask for: what people graded corrects a score of the evaluation, and nothing else waits for it."""
+    return [of_set[until], *(_given(of_set, "grades").values() if until in ("evaluation", "audit") else ())]
+
+
 def status(config: RunConfig) -> list[Outcome]:
     """Where every step of every forget set stands on disk; the audit, which is not part of every run, where it was
     begun."""
-    states = step_states(absolute(config.root), [of_set["audit"] for of_set in steps_of(config).values()])
+    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, "audit")]
+    states = step_states(absolute(config.root), steps)
     return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
 
 
@@ -248,22 +267,31 @@ def report(config: RunConfig) -> dict[str, str]:
     root = absolute(config.root)
     pages = {}
     for name, steps in steps_of(config).items():
-        folders = _done(root, steps)
+        folders = done_folders(root, steps)
         if "evaluation" in folders:
-            pages[name] = _write_report(config, name, folders, storage.join(root, name))
+            agreement = Store(root, name).agreement()
+            pages[name] = _write_report(config, name, folders, storage.join(root, name), agreement)
     return pages
 
 
-def _done(root: str, steps: Mapping[str, Step]) -> dict[str, str]:
+def done_folders(root: str, steps: Mapping[str, Step]) -> dict[str, str]:
     """The folders of the steps that are done, by name."""
     outcomes = {outcome.step.digest: outcome for outcome in step_states(root, list(steps.values()))}
     found = {name: outcomes[step.digest] for name, step in steps.items()}
     return {name: outcome.folder for name, outcome in found.items() if outcome.state == "done"}
 
 
-def _write_report(config: RunConfig, name: str, folders: Mapping[str, str], into: str) -> str:
-    tokenizer = open_tokenizer(folders["baseline"], config.trust_remote_code)
-    data = collect(folders, forget_set=name, baseline=config.baseline, alpha=config.unlearn_alpha, tokenizer=tokenizer)
+def _write_report(
+    config: RunConfig, name: str, folders: Mapping[str, str], into: str, agreement: Mapping[str, Any] | None = None
+) -> str:
+    data = collect(
+        folders,
+        forget_set=name,
+        baseline=config.baseline,
+        alpha=config.unlearn_alpha,
+        tokenizer=open_tokenizer(folders["baseline"], config.trust_remote_code),
+        agreement=agreement or {},
+    )
     return write_report(into, data)
 
 
@@ -314,7 +342,7 @@ def evaluate_model(
             for outcome in run_steps(root, [audited], on_event=on_event):
                 if outcome.error:
                     raise StepFailed(f"{outcome.step.stage} of {forget_set}: {outcome.error}") from outcome.error
-    folders = _done(root, inputs | {"evaluation": measured, "audit": audited})
+    folders = done_folders(root, inputs | {"evaluation": measured, "audit": audited})
     return _write_report(config, forget_set, folders, folders["audit"])
 
 
@@ -345,5 +373,5 @@ def _texts(shared: dict[str, Step]) -> dict[str, Step]:
     return {name: step for name, step in shared.items() if name.startswith(TEXTS)}
 
 
-def _given(steps: dict[str, Step], name: str) -> dict[str, Step]:
+def _given(steps: Mapping[str, Step], name: str) -> dict[str, Step]:
     return {name: steps[name]} if name in steps else {}
