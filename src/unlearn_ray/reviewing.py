@@ -131,6 +131,8 @@ def import_review(
     for name, text, people in sources:
         found, skipped = read_answers(text, name, by_key, people)
         given, cancelled = given + found, cancelled + skipped
+    if not given and not cancelled:
+        raise InputError(f"{', '.join(name for name, *_ in sources)}: no task has an answer")
     known = {place: stores[place[0]].answers(place[1]) for place in asked}
     new: dict[tuple[str, str], list[Answer]] = {}
     for answer in given:

@@ -24,6 +24,7 @@ CHOICES = [
 SPAN_LABELS = ("anchor", "ordinary word", "part of a longer term")
 AROUND = 180  # characters on either side of a mention
 ORDINARY_ZIPF = 4.5  # of a gold word: "garden", which no forget set has for itself
+MOST_MENTIONS = 40  # of a gold word: "said" would be too easy
 _WORD = regex.compile(r"\p{L}+")
 
 
@@ -157,11 +158,11 @@ def _gold_words(
 ) -> list[tuple[Anchor, int, str]]:
     """Ordinary words of the documents dressed up as entries: whoever keeps one was not reading."""
     texts = list(documents.values())
-    seen = Counter(word for text in texts for word in _WORD.findall(text) if word.islower() and len(word) > 3)
+    seen = Counter(word for text in texts for word in _WORD.findall(text) if word.islower() and len(word) > 4)
     words = [
         word
-        for word, _ in seen.most_common(2000)
-        if zipf_frequency(word, "en") >= ORDINARY_ZIPF and not dictionary.spans(word)
+        for word, mentions in seen.most_common(5000)
+        if mentions <= MOST_MENTIONS and zipf_frequency(word, "en") >= ORDINARY_ZIPF and not dictionary.spans(word)
     ][: 2 * count]
     found = []
     for word, generic in zip(words[:count], words[count:], strict=False):

@@ -74,8 +74,6 @@ def read_answers(
     if problems:
         more = f" ... and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise InputError(f"{source}: nothing was applied; " + "; ".join(problems[:NAMED]) + more)
-    if not answers and not cancelled:
-        raise InputError(f"{source}: none of its {len(rows)} tasks has an answer")
     return answers, cancelled
 
 

@@ -9,6 +9,7 @@ from unlearn_ray.review.tasks import Task, escaped, make_task, page
 GRADES = ("0", "1", "2", "3")
 NOTHING = " It was late by then, and nobody said anything more about it until the next day."
 """A completion that shows nothing, whatever the work is."""
+GOLD, REFERENCE = 100, 220  # characters: of a completion that the work itself gives, and of what is shown of the work
 BANDS = {"1 to 3": range(1, 4), "4 to 7": range(4, 8), "8 to 10": range(8, 11)}
 
 
@@ -49,7 +50,7 @@ def _gold(forget_set: str, graded: Sequence[Mapping], count: int) -> list[Task]:
     prompts = {row["prompt"]: row for row in graded}
     telling = {row["prompt"]: row for row in graded if row["grade"] == 3}  # what names the work when a model says it
     known = [
-        _task(forget_set, row | {"completion": " " + row["reference"].split(" | ")[0].strip()}, "3")
+        _task(forget_set, row | {"completion": " " + _beginning(row["reference"].split(" | ")[0].strip(), GOLD)}, "3")
         for row in list(telling.values())[: count // 2]
     ]
     plain = [row for prompt, row in prompts.items() if prompt not in telling]
@@ -59,7 +60,13 @@ def _gold(forget_set: str, graded: Sequence[Mapping], count: int) -> list[Task]:
 def _task(forget_set: str, row: Mapping, gold: str | None) -> Task:
     shown = page(
         f"{escaped(row['prompt'])} <b>{escaped(row['completion'].strip())}</b>",
-        f'<span style="font-size: 14px; color: #666">The work itself: {escaped(row["reference"])}</span>',
+        '<span style="font-size: 14px; color: #666">The work itself: '
+        f"{escaped(_beginning(row['reference'], REFERENCE))}</span>",
     )
     facts = {"prompt": row["prompt"], "completion": row["completion"]}
     return make_task("judge", forget_set, {"shown": shown}, facts | ({"gold": gold} if gold else {}))
+
+
+def _beginning(text: str, characters: int) -> str:
+    """At most so many characters, whole words."""
+    return text if len(text) <= characters else text[:characters].rsplit(" ", 1)[0] + " …"

@@ -1,5 +1,6 @@
 """The project "label fluency": labels that the baseline itself finds improbable, and what else it might have said."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,15 +19,19 @@ SURE = 0.9  # from which probability on a label that is the text's own word is t
 TWICE = ("the", "of", "and", "to")  # words that nobody writes twice in a row
 
 
+_REST = re.compile(r"\w+")
+
+
 @dataclass(frozen=True)
 class Place:
-    """A labelled position. probability: the baseline's, of the label; previous: the token before it; alternatives: ids,
-    likeliest first."""
+    """A labelled position. token: the document's own there, previous: the one before it; probability: the baseline's,
+    of the label; alternatives: ids, likeliest first."""
 
     block_id: int
     position: int
     label: int
     probability: float
+    token: int
     previous: int
     alternatives: Sequence[int]
 
@@ -78,6 +83,7 @@ class _Flat:
             position,
             int(self.label_N[at]),
             float(self.probability_N[at]),
+            int(self.token_N[at]),
             int(self.previous_N[at]),
             soft[: ALTERNATIVES + 1],
         )
@@ -135,7 +141,10 @@ def _task(
         if token != label and idea.strip() and "\N{REPLACEMENT CHARACTER}" not in idea:
             ideas.setdefault(_shown(idea), idea)
     ideas = dict(list(ideas.items())[:ALTERNATIVES])
-    shown = page(f"{escaped(text_before(before, len(before), CONTEXT))}<mark><b>{escaped(text)}</b></mark>")
+    # What follows in the document is the rest of the word where the label is the document's own.
+    rest = _REST.match(block["text"], block["ends"][one.position]) if label == one.token else None
+    context = escaped(text_before(before, len(before), CONTEXT))
+    shown = page(f"{context}<mark><b>{escaped(text)}</b></mark>{escaped(rest[0] if rest else '')}")
     options = [{"value": idea, "hotkey": str(number)} for number, idea in enumerate(ideas, start=4)]
     facts = {
         "block_id": one.block_id,
@@ -153,5 +162,8 @@ def _task(
 
 
 def _shown(idea: str) -> str:
-    """A continuation by itself: what goes on with the word before it has a hyphen in front."""
-    return idea.strip() if idea[0].isspace() or not idea[0].isalnum() else f"-{idea.strip()}"
+    """A continuation by itself: what goes on with the word before it has a hyphen in front, punctuation is quoted."""
+    words = idea.strip()
+    if not any(character.isalnum() for character in words):
+        return f"“{words}”"
+    return f"-{words}" if idea[0].isalnum() else words

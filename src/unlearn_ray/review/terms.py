@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from unlearn_ray.config import Review
 from unlearn_ray.method.dictionary import Anchor
+from unlearn_ray.method.matching import Matcher
 from unlearn_ray.review.answers import Answer
 from unlearn_ray.review.tasks import Task
 from unlearn_ray.review.voting import majority, settle
@@ -114,13 +115,15 @@ def _new(
 ) -> dict[str, dict[str, tuple[bool, str, str]]]:
     """Term -> annotator -> (marked as an anchor or not, its translation or "", when), of terms that somebody marked and
     the dictionary does not have. Who had the text before them and did not mark it has a vote too."""
+    matcher = Matcher([(entry.anchor, entry.generic) for entry in known.values()])
     marked: dict[str, dict[str, tuple[bool, str, str]]] = defaultdict(dict)
     places: dict[str, set[str]] = defaultdict(set)  # term -> tasks in which it was marked
     for one in answers:
         task = tasks[one.key]
         for span in one.values.get("spans", ()):
             term = " ".join(task.data["text"][span["start"] : span["end"]].split())
-            if span["label"] == "anchor" and term and term not in known:
+            is_known = any((found.start, found.end) == (0, len(term)) for found in matcher.spans(term))
+            if span["label"] == "anchor" and term and not is_known:
                 places[term].add(one.key)
                 _, generic, _ = marked[term].get(one.by, (True, "", ""))
                 marked[term][one.by] = True, span.get("generic", "") or generic, one.at
