@@ -21,7 +21,7 @@ def exported(run, tmp_path, monkeypatch) -> Path:
     result = call("export", str(run.path), "--to", "out", "review.gold=0", "review.label_probability=0.05")
     assert result.exit_code == 0, result.output
     assert [line.split() for line in result.stdout.splitlines()[1:]] == [
-        ["story", "anchors", "8", "out/story/anchors/tasks.json"],
+        ["story", "anchors", "9", "out/story/anchors/tasks.json"],
         ["story", "labels", "3", "out/story/labels/tasks.json"],
         ["story", "judge", "16", "out/story/judge/tasks.json"],
     ]

@@ -1,0 +1,200 @@
+"""People in the loop with a real Label Studio, on loopback and SQLite: projects out, two annotators through its API,
+answers in, and the next run. `make label-studio` installs the server.
+"""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from unlearn_ray import pipeline
+from unlearn_ray.cli import main
+from unlearn_ray.config import load_config
+from unlearn_ray.method.labels import IGNORED
+from unlearn_ray.method.metrics import POINTS
+from unlearn_ray.models import load_tokenizer
+from unlearn_ray.review.serve import label_studio
+
+pytestmark = pytest.mark.slow
+
+DICTIONARY = [
+    {"anchor": "Zorblax", "generic": "Marcus", "kind": "person"},
+    {"anchor": "Quendor", "generic": "Fairview", "kind": "place"},
+    {"anchor": "lamp", "generic": "candle", "kind": "object"},
+    {"anchor": "cellar", "generic": "attic", "kind": "other"},
+    {"anchor": "shoes", "generic": "gloves", "kind": "object"},
+]
+ANN, BOB = "default_user@localhost", "bob@example.com"
+
+
+def both(**values: str) -> dict[str, dict]:
+    return dict.fromkeys((ANN, BOB), values)
+
+
+ON_TERMS = {  # what each says of a term; of all others that they are right
+    "lamp": both(keep="drop"),
+    "Quendor": both(keep="correct", generic="Milton", kind="place"),
+    "cellar": {ANN: {"keep": "drop"}, BOB: {"keep": "right"}},
+}
+ON_LABELS = [  # of the first labels, one after another; all others are fluent
+    both(fluency="broken"),
+    both(fluency="leaks", better="the"),
+    {ANN: {"fluency": "fluent"}, BOB: {"fluency": "broken"}},
+]
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def results(values: dict, marks: list[dict]) -> list[dict]:
+    texts = ("generic", "better")
+    return marks + [
+        {"from_name": name, "to_name": to, "id": name, "type": kind, "value": {key: [value]}}
+        for name, value in values.items()
+        for kind, key in [("textarea", "text") if name in texts else ("choices", "choices")]
+        for to in ["text" if name in ("keep", "kind", "generic") else "completion" if name == "grade" else "context"]
+    ]
+
+
+def answers(title: str, tasks: list) -> list[dict[str, dict]]:
+    """What the two say to each task of a project."""
+    if title == "story: anchor terms":
+        terms = [task.data["question"].split(" → ")[0] if task.data["choices"] else None for task in tasks]
+        return [ON_TERMS.get(term, both(keep="right")) if term else {ANN: {}, BOB: {}} for term in terms]
+    if title == "story: label fluency":
+        return [*ON_LABELS, *[both(fluency="fluent")] * (len(tasks) - len(ON_LABELS))]
+    # Of the completions they disagree on every fourth.
+    return [
+        {ANN: {"grade": "3"}, BOB: {"grade": "2"}} if at % 4 == 0 else both(grade=str(at % 4))
+        for at in range(len(tasks))
+    ]
+
+
+@pytest.mark.timeout(900)
+def test_two_annotators_correct_a_run_and_the_next_one_redoes_what_depends_on_it(
+    tmp_path, write_run, local_ray, monkeypatch, tiny_model_folder
+):
+    from label_studio_sdk import LabelStudio
+
+    path = str(write_run(tmp_path))
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in DICTIONARY))
+    with open(path, "a") as file:
+        file.write("review: {label_probability: 1.0, labels: 8, gold: 0, passages: 3}\n")
+    offline, given = "anchors: {max_anchors: 20, min_count: 3}", f"anchors: {{dictionary: {tmp_path}/d.jsonl}}"
+    Path(path).write_text(Path(path).read_text().replace(offline, given))
+    config = load_config(path)
+    assert all(outcome.state == "ran" for outcome in pipeline.run(config))
+
+    with label_studio(str(tmp_path / "label-studio"), 28433) as running:
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", running.token)
+        told = call("review", "export", path, "--server", running.url).splitlines()
+        assert [line.split()[1:3] for line in told[1:]] == [["anchors", "8"], ["labels", "8"], ["judge", "8"]]
+        assert "(0 new)" in call("review", "export", path, "--server", running.url)
+        client = LabelStudio(base_url=running.url, api_key=running.token)
+        people = {ANN: client.users.whoami().id, BOB: client.users.create(username=BOB, email=BOB).id}
+        titles = []
+        for project in client.projects.list():
+            tasks = sorted(client.tasks.list(project=project.id, fields="all"), key=lambda task: task.id)
+            titles.append(project.title)
+            assert project.maximum_annotations == 2
+            for task, said in zip(tasks, answers(str(project.title), tasks), strict=True):
+                filled = [one.dict()["result"] for one in task.predictions or []]
+                marks = [mark for of in filled for mark in of if mark["from_name"] == "span"]
+                for name, values in said.items():
+                    client.annotations.create(task.id, result=results(values, marks), completed_by=people[name])
+            client.annotations.create(tasks[0].id, result=[], was_cancelled=True, completed_by=people[BOB])
+        assert sorted(map(str, titles)) == ["story: anchor terms", "story: judge audit", "story: label fluency"]
+        told = call("review", "import", path, "--server", running.url)
+        before = review_files(tmp_path)
+        call("review", "import", path, "--server", running.url)
+        assert review_files(tmp_path) == before
+
+    assert "3 cancelled annotations were skipped" in told
+    assert running.token not in "".join(map(str, before.values()))
+    agreement = json.loads((tmp_path / "runs/story/review/agreement.json").read_text())
+    assert agreement["judge"]["all_equal"] == 0.75 and agreement["labels"]["all_equal"] == 7 / 8
+    conflicts = [json.loads(line) for line in before["open.jsonl"].decode().splitlines()]
+    assert [(row["project"], row["why"]) for row in conflicts] == [
+        ("anchors", "no majority"), ("labels", "no majority"), ("judge", "no majority"), ("judge", "no majority")
+    ]  # fmt: skip
+    assert conflicts[0]["about"] == "cellar" and conflicts[0]["answers"] == {ANN: "drop", BOB: "right"}
+
+    outcomes = pipeline.run(config)
+    assert all(outcome.error is None for outcome in outcomes), [outcome.error for outcome in outcomes]
+    ran = {outcome.step.stage for outcome in outcomes if outcome.state == "ran"}
+    assert ran == {"reviewed_anchors", "labels", "reviewed_labels", "unlearned", "evaluation", "reviewed_evaluation"}
+    folders = {outcome.step.stage: Path(outcome.folder) for outcome in outcomes if outcome.step.forget_set == "story"}
+    expect_dictionary(folders["reviewed_anchors"])
+    expect_labels(folders, before, tiny_model_folder)
+    expect_score(folders, before)
+    assert {outcome.state for outcome in pipeline.run(config)} == {"done"}
+    [page] = pipeline.report(config).values()
+    assert "Corrected by people" in Path(page).read_text()
+
+
+def review_files(folder: Path) -> dict[str, bytes]:
+    there = folder / "runs/story/review"
+    return {str(file.relative_to(there)): file.read_bytes() for file in there.rglob("*") if file.is_file()}
+
+
+def rows(before: dict[str, bytes], name: str) -> list[dict]:
+    return [json.loads(line) for line in before[name].decode().splitlines()]
+
+
+def expect_dictionary(folder: Path) -> None:
+    entries = [json.loads(line) for line in (folder / "dictionary.jsonl").read_text().splitlines()]
+    assert {entry["anchor"]: entry["generic"] for entry in entries} == {
+        "Quendor": "Milton", "Zorblax": "Marcus", "cellar": "attic", "shoes": "gloves"
+    }  # fmt: skip
+    [source] = next(entry for entry in entries if entry["anchor"] == "Quendor")["sources"]
+    assert source.startswith(f"review: {BOB}, {ANN} 20")
+
+
+def expect_labels(folders: dict[str, Path], before: dict[str, bytes], model: str) -> None:
+    """Position by position: as labelled, but for what was decided and still has the label that people saw."""
+    tokenizer = load_tokenizer(model)
+    [the] = tokenizer(" the")["input_ids"]
+    old, new = (
+        pa.concat_tables(pq.read_table(file) for file in sorted(folders[stage].glob("*.parquet")))
+        for stage in ("labels", "reviewed_labels")
+    )
+    decided = {(row["block_id"], row["position"]): row for row in rows(before, "decisions/labels.jsonl")}
+    bad = {place: row for place, row in decided.items() if row["judged"] != "fluent"}
+    assert sorted((row["judged"], row["better"]) for row in bad.values()) == [("broken", None), ("leaks", " the")]
+    assert new.drop_columns(["labels_5", "labels_2.5", "baseline_prob", "topk_ids", "topk_logprobs"]) == old.select(
+        ["block_id", "document", "index", "input_ids"]
+    )
+    differing, expected = {}, {}
+    for one, other in zip(old.to_pylist(), new.to_pylist(), strict=True):
+        for position, (was, now) in enumerate(zip(one["labels_5"], other["labels_5"], strict=True)):
+            place = one["block_id"], position
+            if was != now:
+                differing[place] = now
+            if place in bad and bad[place]["label"] == was:
+                expected[place] = IGNORED if bad[place]["better"] is None else the
+    assert differing == expected
+    figures = json.loads((folders["reviewed_labels"] / "manifest.json").read_text())["figures"]["labels"]
+    assert figures["masked"] + figures["replaced"] == len(expected) and sum(figures.values()) == len(bad)
+
+
+def expect_score(folders: dict[str, Path], before: dict[str, bytes]) -> None:
+    """Of the baseline every completion was shown: where the two agree, what they say is the score of its stratum."""
+    people = {(row["prompt"], row["completion"]): row["grade"] for row in rows(before, "decisions/judge.jsonl")}
+    completions = pq.read_table(folders["evaluation"] / "completions.parquet").to_pylist()
+    graded = [row for row in completions if row["kind"] == "familiarity" and row["model"] == "baseline"]
+    expected = 0.0
+    for grade in {row["grade"] for row in graded}:
+        of_grade = [row for row in graded if row["grade"] == grade]
+        said = [people[pair] for row in of_grade if (pair := (row["prompt"], row["completion"])) in people]
+        worth = sum(POINTS[one] for one in said) / len(said) if said else None
+        assert worth is not None
+        expected += worth * len(of_grade) / len(graded)
+    found = json.loads((folders["reviewed_evaluation"] / "corrected.json").read_text())["models"]["baseline"]
+    assert found["corrected"]["value"] == pytest.approx(expected)
+    assert found["corrected"]["low"] <= expected <= found["corrected"]["high"]
