@@ -50,11 +50,11 @@ def _gold(forget_set: str, graded: Sequence[Mapping], count: int) -> list[Task]:
     prompts = {row["prompt"]: row for row in graded}
     telling = {row["prompt"]: row for row in graded if row["grade"] == 3}  # what names the work when a model says it
     known = [
-        _task(forget_set, row | {"completion": " " + _beginning(row["reference"].split(" | ")[0].strip(), GOLD)}, "3")
+        _task(forget_set, {**row, "completion": " " + _beginning(row["reference"].split(" | ")[0].strip(), GOLD)}, "3")
         for row in list(telling.values())[: count // 2]
     ]
     plain = [row for prompt, row in prompts.items() if prompt not in telling]
-    return known + [_task(forget_set, row | {"completion": NOTHING}, "0") for row in plain[: count - len(known)]]
+    return known + [_task(forget_set, {**row, "completion": NOTHING}, "0") for row in plain[: count - len(known)]]
 
 
 def _task(forget_set: str, row: Mapping, gold: str | None) -> Task:

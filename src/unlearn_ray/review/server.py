@@ -56,7 +56,7 @@ class Server:
                     maximum_annotations=overlap,
                     sampling="Sequential sampling",
                 ).id
-            known = {row["data"].get("key") for row in self._rows(there)}
+            known = {row["data"].get("key") for row in self._rows(there)}  # type: ignore[arg-type]
             new = [to_label_studio(task) for task in tasks if task.key not in known]
             for start in range(0, len(new), TASKS_AT_ONCE):
                 self.client.projects.import_tasks(there, request=new[start : start + TASKS_AT_ONCE])  # type: ignore[arg-type]

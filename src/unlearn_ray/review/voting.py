@@ -39,7 +39,7 @@ def dawid_skene(votes: Votes, least_confidence: float) -> dict[str, str | None]:
     probabilities = DawidSkene(n_iter=100).fit_predict_proba(
         pandas.DataFrame(rows, columns=["task", "worker", "label"])  # type: ignore[arg-type]
     )
-    best, how = probabilities.idxmax(axis=1), probabilities.max(axis=1)
+    best, how = probabilities.idxmax(axis=1).to_dict(), probabilities.max(axis=1).to_dict()
     return {question: str(best[question]) if how[question] >= least_confidence else None for question in votes}
 
 
