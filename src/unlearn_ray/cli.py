@@ -1,6 +1,7 @@
 """The `unlearn-ray` command: parses, then calls the library, which is imported only then: --help answers at once."""
 
 import shutil
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -311,6 +312,7 @@ def review_serve(config: str, overrides: tuple[str, ...], port: int, data: str) 
     from unlearn_ray.reviewing import export_review
 
     click.echo("starting Label Studio, which takes a minute")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with us then too
     with label_studio(data, port) as running:
         server = Server(running.url, running.token)
         exported = export_review(settings, forget_sets=[one.name for one in settings.forget_sets], server=server)

@@ -175,7 +175,7 @@ def _without_unsound(decided: Decided, entries: Mapping[str, Anchor]) -> Decided
     kept, refused = corrected_entries(list(entries.values()), wanted)
     AnchorDictionary(kept, "the dictionary as these answers would make it")
     unfit = {row["term"] for row in refused}
-    problems = [open_term(row["term"], row["why"], {by: row["action"] for by in row["by"]}) for row in refused]
+    problems = [open_term(row["term"], row["why"], dict.fromkeys(row["by"], str(row["action"]))) for row in refused]
     return Decided(
         [row for row in decided.decisions if row["term"] not in unfit], [*decided.open, *problems], decided.agreement
     )

@@ -115,14 +115,16 @@ def _new(
 ) -> dict[str, dict[str, tuple[bool, str, str]]]:
     """Term -> annotator -> (marked as an anchor or not, its translation or "", when), of terms that somebody marked and
     the dictionary does not have. Who had the text before them and did not mark it has a vote too."""
-    matcher = Matcher([(entry.anchor, entry.generic) for entry in known.values()])
+    names = {*known, *(span["anchor"] for one in answers for span in tasks[one.key].facts["spans"])}
+    matcher = Matcher([(name, name) for name in sorted(names)])
     marked: dict[str, dict[str, tuple[bool, str, str]]] = defaultdict(dict)
     places: dict[str, set[str]] = defaultdict(set)  # term -> tasks in which it was marked
     for one in answers:
         task = tasks[one.key]
         for span in one.values.get("spans", ()):
             term = " ".join(task.data["text"][span["start"] : span["end"]].split())
-            is_known = any((found.start, found.end) == (0, len(term)) for found in matcher.spans(term))
+            found = matcher.spans(term) if names else ()
+            is_known = any((at.start, at.end) == (0, len(term)) for at in found)
             if span["label"] == "anchor" and term and not is_known:
                 places[term].add(one.key)
                 _, generic, _ = marked[term].get(one.by, (True, "", ""))
