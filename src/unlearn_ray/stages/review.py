@@ -70,9 +70,9 @@ def review_labels(
         counts += found
         blocks += table.num_rows
         write_parquet(storage.join(run.out, PurePosixPath(path).name), reviewed)
-    found = sum(counts.values())
-    counts["no_longer_there"] += len(decisions) - found  # of blocks that are not there any more
-    return {"rows": {"blocks": blocks, "decisions": len(decisions)}, "labels": dict(counts)}
+    counts["no_longer_there"] += len(decisions) - counts.total()  # of blocks that are not there any more
+    labels = {what: counts[what] for what in ("masked", "replaced", "no_longer_there")}
+    return {"rows": {"blocks": blocks, "decisions": len(decisions)}, "labels": labels}
 
 
 def review_grades(run: StepRun, *, decisions: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> dict:
