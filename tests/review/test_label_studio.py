@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from click.testing import CliRunner
 
 from unlearn_ray import pipeline
@@ -94,6 +95,7 @@ def test_two_annotators_correct_a_run_and_the_next_one_redoes_what_depends_on_it
         told = call("review", "export", path, "--server", running.url).splitlines()
         assert [line.split()[1:3] for line in told[1:]] == [["anchors", "8"], ["labels", "8"], ["judge", "8"]]
         assert "(0 new)" in call("review", "export", path, "--server", running.url)
+        assert lets_in(running, running.password) and not lets_in(running, "password")
 
         annotate(running, ["story: label fluency", "story: judge audit"])
         told = call("review", "import", path, "--server", running.url)
@@ -105,18 +107,22 @@ def test_two_annotators_correct_a_run_and_the_next_one_redoes_what_depends_on_it
         assert agreement["judge"]["all_equal"] == 0.75 and agreement["labels"]["all_equal"] == 7 / 8
         assert [row["project"] for row in rows(files, "open.jsonl")] == ["labels", "judge", "judge"]
 
-        redone, folders = run(config)
-        assert redone == {"reviewed_labels", "unlearned", "evaluation", "reviewed_evaluation"}
-        expect_labels(folders, files, tiny_model_folder)
-        expect_score(folders, files)
-        assert run(config)[0] == set()
-        [page] = pipeline.report(config).values()
-        assert "Corrected by people" in Path(page).read_text()
+    redone, folders = run(config)
+    assert redone == {"reviewed_labels", "unlearned", "evaluation", "reviewed_evaluation"}
+    expect_labels(folders, files, tiny_model_folder)
+    expect_score(folders, files)
+    assert run(config)[0] == set()
+    [page] = pipeline.report(config).values()
+    assert "Corrected by people" in Path(page).read_text()
 
+    first = running
+    with label_studio(str(tmp_path / "label-studio"), 28433) as running:
+        assert lets_in(running, running.password) and not lets_in(running, first.password)
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", running.token)
         annotate(running, ["story: anchor terms"])
         call("review", "import", path, "--server", running.url)
         files = review_files(tmp_path)
-        assert running.token not in "".join(map(str, files.values()))
+        assert not {running.token, first.token} & {*"".join(map(str, files.values())).split('"')}
 
     conflict = rows(files, "open.jsonl")[0]
     assert conflict["about"] == "cellar" and conflict["answers"] == {ANN: "drop", BOB: "right"}
@@ -125,6 +131,15 @@ def test_two_annotators_correct_a_run_and_the_next_one_redoes_what_depends_on_it
     redone, folders = run(config, until="anchors")
     assert redone == {"reviewed_anchors"}
     expect_dictionary(folders["reviewed_anchors"])
+
+
+def lets_in(running: Running, password: str) -> bool:
+    """Whether a browser that logs in with this password sees more than the login."""
+    with requests.Session() as browser:
+        page = f"{running.url}/user/login/"
+        browser.get(page)
+        login = {"email": running.user, "password": password, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        return browser.post(page, data=login).url != page
 
 
 def annotate(running: Running, titles: list[str]) -> None:

@@ -143,8 +143,9 @@ def _task(
     ideas = dict(list(ideas.items())[:ALTERNATIVES])
     # What follows in the document is the rest of the word where the label is the document's own.
     rest = _REST.match(block["text"], block["ends"][one.position]) if label == one.token else None
-    context = escaped(text_before(before, len(before), CONTEXT))
-    shown = page(f"{context}<mark><b>{escaped(text)}</b></mark>{escaped(rest[0] if rest else '')}")
+    word = text.lstrip()
+    context = escaped(text_before(before, len(before), CONTEXT) + text[: len(text) - len(word)])
+    shown = page(f"{context}<mark><b>{escaped(word)}</b></mark>{escaped(rest[0] if rest else '')}")
     options = [{"value": idea, "hotkey": str(number)} for number, idea in enumerate(ideas, start=4)]
     facts = {
         "block_id": one.block_id,

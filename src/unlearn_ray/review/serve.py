@@ -1,5 +1,7 @@
 """A Label Studio of one's own, on loopback, for those who have none running: its own program in its own environment."""
 
+import base64
+import hashlib
 import os
 import secrets
 import shutil
@@ -17,8 +19,9 @@ from unlearn_ray.errors import InputError, StepFailed
 
 PROGRAM = "UNLEARN_LABEL_STUDIO"
 MADE_HERE = ".label-studio/bin/label-studio"  # by `make label-studio`
-USER = "default_user@localhost"  # Label Studio gives this one, if it exists, the password of the environment
+USER = "default_user@localhost"
 DATABASE = "label_studio.sqlite3"
+ITERATIONS = 600_000
 STARTING_S = 300  # the first start makes the database
 
 
@@ -65,7 +68,7 @@ def label_studio(data: str, port: int) -> Iterator[Running]:
         raise InputError(f"--data {data}: {error}") from error
     password, token = secrets.token_urlsafe(12), secrets.token_hex(20)
     own = {
-        **({} if _renew_token(folder / DATABASE, token) else {"LABEL_STUDIO_USERNAME": USER}),
+        **({} if _renew_login(folder / DATABASE, password, token) else {"LABEL_STUDIO_USERNAME": USER}),
         "LABEL_STUDIO_PASSWORD": password,
         "LABEL_STUDIO_USER_TOKEN": token,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
@@ -110,14 +113,23 @@ def label_studio(data: str, port: int) -> Iterator[Running]:
             process.wait()
 
 
-def _renew_token(database: Path, token: str) -> bool:
-    """Gives the user of an earlier start the new token; whether there is such a user."""
+def _renew_login(database: Path, password: str, token: str) -> bool:
+    """Gives the user of an earlier start the new password and token; whether there is such a user.
+
+    Label Studio itself takes both from the environment only for a user that it has to make, and changes a password
+    only by a command that other users of the machine can read.
+    """
     if not database.exists():
         return False
+    salt = secrets.token_hex(11)
+    digest = hashlib.pbkdf2_hmac("sha256", password.encode(), salt.encode(), ITERATIONS)
+    hashed = f"pbkdf2_sha256${ITERATIONS}${salt}${base64.b64encode(digest).decode()}"  # Django's form
     try:
         with closing(sqlite3.connect(database)) as connection, connection:
-            change = "UPDATE authtoken_token SET key = ? WHERE user_id = (SELECT id FROM htx_user WHERE email = ?)"
-            return connection.execute(change, (token, USER)).rowcount > 0
+            found = connection.execute("UPDATE htx_user SET password = ? WHERE email = ?", (hashed, USER)).rowcount
+            of_user = "WHERE user_id = (SELECT id FROM htx_user WHERE email = ?)"
+            connection.execute(f"UPDATE authtoken_token SET key = ? {of_user}", (token, USER))
+            return found > 0
     except sqlite3.OperationalError:
         return False  # a first start that did not come so far
 
