@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unlearn_ray.evidence import SUBTLETIES
 from unlearn_ray.review.tasks import Task, escaped, make_task, page
 
 GRADES = ("0", "1", "2", "3")
 NOTHING = " It was late by then, and nobody said anything more about it until the next day."
 """A completion that shows nothing, whatever the work is."""
 GOLD, REFERENCE = 100, 220  # characters: of a completion that the work itself gives, and of what is shown of the work
-BANDS = {"1 to 3": range(1, 4), "4 to 7": range(4, 8), "8 to 10": range(8, 11)}
 
 
 def stratum(row: Mapping) -> tuple[int, str]:
     """What completions are sampled by: the judge's grade, and the band of the prompt's subtlety ("" where nobody gave
     it one)."""
-    return row["grade"], next((band for band, values in BANDS.items() if row["subtlety"] in values), "")
+    return row["grade"], next((band for band, values in SUBTLETIES.items() if row["subtlety"] in values), "")
 
 
 def judge_tasks(
