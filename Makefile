@@ -4,7 +4,9 @@ BIN = $(VENV)/bin
 # Models come from files here; a run of your own may use the hub.
 DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
 
-.PHONY: demo audit test slow lint clean
+LABEL_STUDIO = .label-studio
+
+.PHONY: demo audit test slow lint label-studio clean
 
 demo: data/demo/.fetched  ## forget a real book, with a real model, on this machine
 	$(DEMO) run configs/demo.yaml
@@ -15,11 +17,19 @@ audit: data/demo/.fetched  ## the demo, and what an attacker gets back from its 
 test: $(VENV)/.installed  ## the tests, without the slow ones
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
-slow: data/demo/.fetched  ## real models and books, killed runs, a Ray job
+slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+label-studio: $(LABEL_STUDIO)/.installed  ## a Label Studio for `unlearn-ray review serve`: 1 GB
+
+# An environment of its own: it holds back numpy and much else.
+$(LABEL_STUDIO)/.installed:
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip install --quiet label-studio==1.23.2
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,4 +42,4 @@ data/demo/.fetched: $(VENV)/.installed configs/demo/fetch.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) data/demo runs/demo
+	rm -rf $(VENV) $(LABEL_STUDIO) data/demo runs/demo

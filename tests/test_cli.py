@@ -13,6 +13,7 @@ from unlearn_ray.errors import InputError, StepFailed
 
 RUN = "root: runs/test\nbaseline: some/model\nforget_sets: [{name: alice, documents: a.txt}]\n"
 COMMANDS = ["run", "plan", "status", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
+COMMANDS += ["review export", "review import", "review serve"]
 
 
 def call(*arguments: str) -> Result:
@@ -88,7 +89,7 @@ def test_the_version_is_told():
     assert call("--version").output.startswith("unlearn-ray, version 0.")
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "report", "anchors build"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "report", "anchors build", "review export"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -196,6 +197,12 @@ def test_a_built_dictionary_is_named(pipeline):
     pipeline.outcomes = [outcome("blocks", "done"), outcome("anchors", "ran")]
     folder = pipeline.outcomes[1].folder
     assert call("anchors", "build", "run.yaml").stdout == f"dictionary of alice: {folder}/dictionary.jsonl\n"
+
+
+def test_the_dictionary_that_people_corrected_is_the_one_that_is_named(pipeline):
+    pipeline.outcomes = [outcome("anchors", "done"), outcome("reviewed_anchors", "ran")]
+    told = call("anchors", "build", "run.yaml").stdout
+    assert told == f"dictionary of alice: {pipeline.outcomes[1].folder}/dictionary.jsonl\n"
 
 
 def test_a_sound_dictionary_passes_the_check(dictionary):

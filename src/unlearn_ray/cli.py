@@ -1,6 +1,7 @@
 """The `unlearn-ray` command: parses, then calls the library, which is imported only then: --help answers at once."""
 
 import shutil
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -170,9 +171,11 @@ def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[f
         click.echo(terminal.estimates(pipeline.estimate_asking(settings), price))
         return
     outcomes = pipeline.run(settings, until="anchors", on_event=_show_progress)
-    for outcome in outcomes:
-        if outcome.step.stage == "anchors" and outcome.state in ("done", "ran"):
-            click.echo(f"dictionary of {outcome.step.forget_set}: {outcome.folder}/dictionary.jsonl")
+    made = [
+        one for one in outcomes if one.step.stage in ("anchors", "reviewed_anchors") and one.state in ("done", "ran")
+    ]
+    for forget_set, folder in {one.step.forget_set: one.folder for one in made}.items():  # the last: as people want it
+        click.echo(f"dictionary of {forget_set}: {folder}/dictionary.jsonl")
     _fail_if_unfinished(outcomes)
 
 
@@ -218,6 +221,110 @@ def show(dictionary: str, documents: tuple[str, ...], at: int) -> None:
     translation = translate(text[start:end], entries, text[:start], text[end:])
     click.echo(f"{name}, characters {start} to {end}; occurrence {at} of {len(occurrences)}")
     click.echo(terminal.side_by_side(text[start:end], translation, shutil.get_terminal_size().columns))
+
+
+@main.group()
+def review() -> None:
+    """Let people correct the dictionary, the labels and the judge."""
+
+
+project_option = click.option(
+    "--project", type=click.Choice(["anchors", "labels", "judge"]), help="One of the three; all without it."
+)
+
+
+@review.command("export")
+@takes_run
+@click.option("--forget-set", help="One of them; all without it.")
+@project_option
+@click.option("--to", "folder", metavar="FOLDER", help="Write files into this folder; review/ without it.")
+@click.option(
+    "--server", metavar="URL", help="Create the projects there, or add what is new. Needs unlearn-ray[review]."
+)
+def review_export(
+    config: str,
+    overrides: tuple[str, ...],
+    forget_set: str | None,
+    project: str | None,
+    folder: str | None,
+    server: str | None,
+) -> None:
+    """Ask people: three Label Studio projects, as files or on a server.
+
+    The access token of a server is in LABEL_STUDIO_API_KEY.
+    """
+    settings = _load(config, overrides)
+    if folder and server:
+        raise InputError("--to and --server: give the one or the other")
+    names = [one.name for one in settings.forget_sets]
+    if forget_set is not None and forget_set not in names:
+        raise InputError(f"--forget-set {forget_set}: expected one of {', '.join(names)}")
+    from unlearn_ray.review.server import Server
+    from unlearn_ray.reviewing import PROJECTS, export_review
+
+    exported = export_review(
+        settings,
+        forget_sets=[forget_set] if forget_set else names,
+        projects=[project] if project else PROJECTS,
+        folder=folder,
+        server=Server(server) if server else None,
+    )
+    click.echo(terminal.exported(exported))
+
+
+@review.command("import")
+@click.argument("config")
+@click.argument("files", nargs=-1)
+@click.option("--server", metavar="URL", help="Read the answers there. Needs unlearn-ray[review].")
+@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `run`; may be repeated.")
+@debug_option
+def review_import(config: str, files: tuple[str, ...], server: str | None, overrides: tuple[str, ...]) -> None:
+    """Read what people answered, and decide what follows.
+
+    FILES are Label Studio's JSON exports, or exported tasks with answers written into them. A file with anything wrong
+    in it is refused whole. The next `run` applies what was decided.
+    """
+    settings = _load(config, overrides)
+    if bool(files) == bool(server):
+        raise InputError("give FILES, or a server as --server")
+    from unlearn_ray.review.server import Server
+    from unlearn_ray.reviewing import fetch_answers, import_review
+
+    sources = fetch_answers(settings, Server(server)) if server else [(file, _read(file), {}) for file in files]
+    imported, cancelled = import_review(settings, sources)
+    click.echo(terminal.imported(imported, cancelled))
+    if any(one.changes for one in imported):
+        click.echo(f"`unlearn-ray run {config}` applies it")
+
+
+@review.command("serve")
+@takes_run
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--data", default=".label-studio-data", show_default=True, help="Folder of its database.")
+def review_serve(config: str, overrides: tuple[str, ...], port: int, data: str) -> None:
+    """Start a Label Studio on this machine with the three projects.
+
+    It listens on 127.0.0.1 alone, and the password is new with every start. `make label-studio` installs it.
+    """
+    settings = _load(config, overrides)
+    from unlearn_ray.review.serve import label_studio
+    from unlearn_ray.review.server import TOKEN, Server
+    from unlearn_ray.reviewing import export_review
+
+    click.echo("starting Label Studio, which takes a minute")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with us then too
+    with label_studio(data, port) as running:
+        server = Server(running.url, running.token)
+        exported = export_review(settings, forget_sets=[one.name for one in settings.forget_sets], server=server)
+        click.echo(terminal.exported(exported))
+        click.echo(f"\nopen {running.url}\nlogin {running.user}\npassword {running.password}\n")
+        click.echo("to read the answers, while it runs:")
+        click.echo(f"    {TOKEN}={running.token} unlearn-ray review import {config} --server {running.url}")
+        click.echo("Ctrl-C ends it; the answers stay in its database")
+        try:
+            running.process.wait()
+        except KeyboardInterrupt:
+            click.echo("stopped")
 
 
 def _read(path: str) -> str:

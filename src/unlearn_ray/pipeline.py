@@ -3,22 +3,24 @@
     documents -> blocks -> reinforced -> anchors -> labels -> unlearned -> evaluation -> report.html
                  retain text -> retain (soft labels of the baseline) --^        ^-- held-out prose
 
+Where people decided something (review/), a step of its own applies it to the dictionary, the labels or the score, and
+what follows reads that. Without review there is no such step.
+
 A step's params are what its result depends on; where and how fast it runs (config.resources) is not among them.
 """
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from unlearn_ray.benchmarks import benchmark_file
-from unlearn_ray.config import Evaluate, ForgetSet, RunConfig
-from unlearn_ray.documents import document_names
+from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.session import ensure_ray
 from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
 from unlearn_ray.errors import StepFailed
+from unlearn_ray.review.store import Store, decisions_of
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
 from unlearn_ray.stages.audit import ABOUT, audit
 from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
@@ -27,9 +29,11 @@ from unlearn_ray.stages.evaluate import TEXTS, evaluate
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
 from unlearn_ray.stages.judging import judging_params
 from unlearn_ray.stages.label import label, label_retain, label_settings
+from unlearn_ray.stages.origins import absolute, evaluated_contents, evaluation_settings, hashes, hub_id, model_path_of
 from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
+from unlearn_ray.stages.review import review_dictionary, review_grades, review_labels, reviewed
 from unlearn_ray.stages.unlearn import unlearn
 from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
@@ -54,8 +58,8 @@ def _shared_steps(config: RunConfig) -> dict[str, Step]:
             "baseline",
             1,
             SHARED,
-            {"baseline": _hub_id(config.baseline), "trust_remote_code": trust},
-            partial(prepare_baseline, baseline=_model(config.baseline), trust_remote_code=trust),
+            {"baseline": hub_id(config.baseline), "trust_remote_code": trust},
+            partial(prepare_baseline, baseline=model_path_of(config.baseline), trust_remote_code=trust),
             contents=identity(config.baseline),
         )
     }
@@ -94,7 +98,9 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(reinforce, settings=config.reinforce, seed=seed, **common),
         {"baseline": baseline, "blocks": blocks},
     )
+    decided = decisions_of(absolute(config.root), one.name)
     proposing = _anchor_steps(config, one, baseline, blocks, reinforced)
+    proposing |= reviewed(proposing["anchors"], decided["anchors"], review_dictionary)
     anchors = proposing["anchors"]
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
@@ -105,13 +111,15 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         partial(label, settings=settings, block_tokens=config.label.block_tokens, **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced},
     )
+    correct = partial(review_labels, alpha=config.unlearn_alpha, trust_remote_code=trust)
+    labelling = reviewed(labels, decided["labels"], correct, {"alpha": config.unlearn_alpha}, {"baseline": baseline})
     unlearned = Step(
         "unlearned",
         1,
         one.name,
         config.unlearn.model_dump() | {"seed": seed},
         partial(unlearn, settings=config.unlearn, alpha=config.unlearn_alpha, seed=seed, **common),
-        {"baseline": baseline, "labels": labels} | _given(shared, "retain"),
+        {"baseline": baseline, "labels": labelling["labels"]} | _given(shared, "retain"),
     )
     prompts = _prompt_steps(config, one, blocks)
     evaluation = Step(
@@ -119,21 +127,24 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         2,
         one.name,
         config.evaluate.model_dump(exclude=EVALUATED_FILES | {"prompts": True, "benchmarks": {"data"}})
-        | {"reference": _hub_id(config.evaluate.reference), "judge": judging_params(config.evaluate.judge)},
-        partial(evaluate, settings=_evaluation(config), answers=_answers_of(config), **common),
+        | {"reference": hub_id(config.evaluate.reference), "judge": judging_params(config.evaluate.judge)},
+        partial(evaluate, settings=evaluation_settings(config), answers=_answers_of(config), **common),
         {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
         | _texts(shared)
         | prompts,
-        _evaluated_contents(config),
+        evaluated_contents(config),
     )
+    resampling = {"resamples": config.evaluate.bootstrap, "seed": config.evaluate.seed}
+    graded = reviewed(evaluation, decided["judge"], partial(review_grades, **resampling), resampling)
     return {
         "blocks": blocks,
         "reinforced": reinforced,
         **proposing,
-        "labels": labels,
+        **labelling,
         "unlearned": unlearned,
         **prompts,
         "evaluation": evaluation,
+        **({"grades": graded["evaluation"]} if decided["judge"] else {}),
         "audit": _audit_step(
             config, one.name, dict(evaluation.inputs) | {"evaluation": evaluation} | _given(shared, ABOUT)
         ),
@@ -149,7 +160,7 @@ def _audit_step(config: RunConfig, name: str, inputs: dict[str, Step], unlearned
         return audit(
             StepRun(run.out, run.inputs | ({"unlearned": unlearned} if unlearned else {})),
             settings=settings,
-            evaluation=_evaluation(config),
+            evaluation=evaluation_settings(config),
             title=title,
             resources=config.resources,
             trust_remote_code=config.trust_remote_code,
@@ -170,8 +181,8 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
     """The dictionary, and before it what a language model proposes where one is asked."""
     wanted, seed, trust = config.anchors, config.seed, config.trust_remote_code
     if wanted.dictionary:
-        copy = partial(copy_dictionary, dictionary=_absolute(wanted.dictionary))
-        contents = _hashes([wanted.dictionary])
+        copy = partial(copy_dictionary, dictionary=absolute(wanted.dictionary))
+        contents = hashes([wanted.dictionary])
         return {"anchors": Step("anchors", 1, one.name, {"source": "file"}, copy, contents=contents)}
     settling = wanted.model_dump(include={"max_anchors", "min_count"}) | {"seed": seed}
     if wanted.source == "offline" and not wanted.proposals:
@@ -183,7 +194,7 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
         return {"anchors": Step("anchors", 2, one.name, params, propose, inputs)}
     inputs, steps, contents = {"baseline": baseline, "blocks": blocks}, {}, {}
     if wanted.proposals:
-        contents = _hashes([wanted.proposals])
+        contents = hashes([wanted.proposals])
     else:
         ask = partial(
             propose_by_model, settings=wanted, seed=seed, resources=config.resources, answers=_answers_of(config)
@@ -194,7 +205,7 @@ def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Ste
         settle_dictionary,
         settings=wanted,
         seed=seed,
-        proposals=_absolute(wanted.proposals) if wanted.proposals else None,
+        proposals=absolute(wanted.proposals) if wanted.proposals else None,
         trust_remote_code=trust,
     )
     params = settling | {"source": "proposals"}
@@ -216,8 +227,8 @@ def run(
 
     Returns one outcome a step; a failed step is among them as failed and does not raise.
     """
-    steps = [of_set[until] for of_set in steps_of(config).values()]
-    root = _absolute(config.root)
+    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, until)]
+    root = absolute(config.root)
     make_root(root)
     work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
     to_do = _to_do(root, steps)
@@ -228,10 +239,16 @@ def run(
         return work()
 
 
+def _up_to(of_set: Mapping[str, Step], until: str) -> list[Step]:
+    """The steps to ask for: what people graded corrects a score of the evaluation, and nothing else waits for it."""
+    return [of_set[until], *(_given(of_set, "grades").values() if until in ("evaluation", "audit") else ())]
+
+
 def status(config: RunConfig) -> list[Outcome]:
     """Where every step of every forget set stands on disk; the audit, which is not part of every run, where it was
     begun."""
-    states = step_states(_absolute(config.root), [of_set["audit"] for of_set in steps_of(config).values()])
+    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, "audit")]
+    states = step_states(absolute(config.root), steps)
     return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
 
 
@@ -247,31 +264,40 @@ def estimate_asking(config: RunConfig) -> dict[str, Estimate]:
 
 def report(config: RunConfig) -> dict[str, str]:
     """Writes report.html and report.json of every forget set that was evaluated; returns set -> path of the page."""
-    root = _absolute(config.root)
+    root = absolute(config.root)
     pages = {}
     for name, steps in steps_of(config).items():
-        folders = _done(root, steps)
+        folders = done_folders(root, steps)
         if "evaluation" in folders:
-            pages[name] = _write_report(config, name, folders, storage.join(root, name))
+            agreement = Store(root, name).agreement()
+            pages[name] = _write_report(config, name, folders, storage.join(root, name), agreement)
     return pages
 
 
-def _done(root: str, steps: Mapping[str, Step]) -> dict[str, str]:
+def done_folders(root: str, steps: Mapping[str, Step]) -> dict[str, str]:
     """The folders of the steps that are done, by name."""
     outcomes = {outcome.step.digest: outcome for outcome in step_states(root, list(steps.values()))}
     found = {name: outcomes[step.digest] for name, step in steps.items()}
     return {name: outcome.folder for name, outcome in found.items() if outcome.state == "done"}
 
 
-def _write_report(config: RunConfig, name: str, folders: Mapping[str, str], into: str) -> str:
-    tokenizer = open_tokenizer(folders["baseline"], config.trust_remote_code)
-    data = collect(folders, forget_set=name, baseline=config.baseline, alpha=config.unlearn_alpha, tokenizer=tokenizer)
+def _write_report(
+    config: RunConfig, name: str, folders: Mapping[str, str], into: str, agreement: Mapping[str, Any] | None = None
+) -> str:
+    data = collect(
+        folders,
+        forget_set=name,
+        baseline=config.baseline,
+        alpha=config.unlearn_alpha,
+        tokenizer=open_tokenizer(folders["baseline"], config.trust_remote_code),
+        agreement=agreement or {},
+    )
     return write_report(into, data)
 
 
 def read_run(config: RunConfig) -> dict[str, dict]:
     """What report.json says of every forget set that has a report: set -> metrics, completions, dictionary, steps."""
-    pages = {one.name: storage.join(_absolute(config.root), one.name, "report.json") for one in config.forget_sets}
+    pages = {one.name: storage.join(absolute(config.root), one.name, "report.json") for one in config.forget_sets}
     return {name: storage.read_json(path) for name, path in pages.items() if storage.exists(path)}
 
 
@@ -286,10 +312,10 @@ def evaluate_model(
     steps = steps_of(config)[forget_set]
 
     def measure(run: StepRun) -> dict:
-        given = StepRun(run.out, run.inputs | {"unlearned": _model(model)})
+        given = StepRun(run.out, run.inputs | {"unlearned": model_path_of(model)})
         return evaluate(
             given,
-            settings=_evaluation(config),
+            settings=evaluation_settings(config),
             answers=_answers_of(config),
             resources=config.resources,
             trust_remote_code=config.trust_remote_code,
@@ -306,8 +332,8 @@ def evaluate_model(
         dict(steps["evaluation"].contents) | identity(model),
     )
     given = dict(measured.inputs) | {"evaluation": measured} | _given(steps, ABOUT)
-    audited = _audit_step(config, forget_set, given, unlearned=_model(model))
-    root = _absolute(config.root)
+    audited = _audit_step(config, forget_set, given, unlearned=model_path_of(model))
+    root = absolute(config.root)
     make_root(root)
     if to_do := _to_do(root, [audited]):
         check_inputs(config, to_do)
@@ -316,7 +342,7 @@ def evaluate_model(
             for outcome in run_steps(root, [audited], on_event=on_event):
                 if outcome.error:
                     raise StepFailed(f"{outcome.step.stage} of {forget_set}: {outcome.error}") from outcome.error
-    folders = _done(root, inputs | {"evaluation": measured, "audit": audited})
+    folders = done_folders(root, inputs | {"evaluation": measured, "audit": audited})
     return _write_report(config, forget_set, folders, folders["audit"])
 
 
@@ -325,12 +351,12 @@ def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], basel
     tokens = config.label.block_tokens
     cut = partial(
         cut_documents,
-        documents=[_absolute(path) for path in documents],
+        documents=[absolute(path) for path in documents],
         block_tokens=tokens,
         workers=config.resources.workers,
         trust_remote_code=config.trust_remote_code,
     )
-    return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, _hashes(documents))
+    return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, hashes(documents))
 
 
 def _to_do(root: str, steps: list[Step]) -> set[str]:
@@ -340,55 +366,12 @@ def _to_do(root: str, steps: list[Step]) -> set[str]:
 
 def _answers_of(config: RunConfig) -> str:
     """Where the answers of language models are kept."""
-    return storage.join(_absolute(config.root), SHARED, "answers")
-
-
-def _evaluation(config: RunConfig) -> Evaluate:
-    """The settings of evaluation with paths that workers can use."""
-    settings, data = config.evaluate, config.evaluate.benchmarks.data
-    paths = {
-        "reference": _model(settings.reference) if settings.reference else None,
-        "benchmarks": settings.benchmarks.model_copy(update={"data": _absolute(data) if data else None}),
-    }
-    return settings.model_copy(update=paths)
-
-
-def _evaluated_contents(config: RunConfig) -> dict[str, str]:
-    """The hashes of the files that evaluation reads itself, and what identifies the reference."""
-    reference, benchmarks = config.evaluate.reference, config.evaluate.benchmarks
-    files = {
-        "probes": config.evaluate.probes,
-        "controls": config.evaluate.controls,
-        "token_prompts": config.evaluate.token_prompts,
-        "prompts": config.evaluate.prompts.file,
-    }
-    if benchmarks.data:
-        files |= {task: str(benchmark_file(benchmarks.data, task)) for task in benchmarks.tasks}
-    hashes = {name: storage.sha256_of(file) for name, file in files.items() if file}
-    return hashes | ({f"reference {key}": value for key, value in identity(reference).items()} if reference else {})
+    return storage.join(absolute(config.root), SHARED, "answers")
 
 
 def _texts(shared: dict[str, Step]) -> dict[str, Step]:
     return {name: step for name, step in shared.items() if name.startswith(TEXTS)}
 
 
-def _given(steps: dict[str, Step], name: str) -> dict[str, Step]:
+def _given(steps: Mapping[str, Step], name: str) -> dict[str, Step]:
     return {name: steps[name]} if name in steps else {}
-
-
-def _hashes(files: list[str]) -> dict[str, str]:
-    return {name: storage.sha256_of(path) for path, name in document_names(files).items()}
-
-
-def _absolute(path: str) -> str:
-    """Workers have another current directory."""
-    return path if "://" in path else os.path.abspath(path)
-
-
-def _hub_id(model: str | None) -> str | None:
-    """What identifies a model beside its files: its name, where it is no file or folder and so a hub id."""
-    return None if model is None or storage.exists(model) else model
-
-
-def _model(path: str) -> str:
-    return path if _hub_id(path) else _absolute(path)

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from unlearn_ray.engine.steps import Outcome
     from unlearn_ray.method.findings import Finding
     from unlearn_ray.method.translation import Translation
+    from unlearn_ray.reviewing import Exported, Imported
     from unlearn_ray.stages.plan import Plan
     from unlearn_ray.stages.proposals import Estimate
 
 EXAMPLES_SHOWN = 12
 COMPLETIONS_SHOWN = 5
 PASSAGE_CHARACTERS = 400
+CONFLICTS_SHOWN = 20
 
 
 def one_line(error: BaseException) -> str:
@@ -154,6 +156,36 @@ def side_by_side(text: str, translation: "Translation", width: int) -> str:
         lines += [f"{a:<{column}} | {b}".rstrip() for a, b in pairs]
         lines.append(f"{'':<{column}} |")
     return "\n".join(lines[:-1])
+
+
+def exported(projects: Sequence["Exported"]) -> str:
+    """A line a project: how many tasks, and where they are."""
+    rows = [["forget set", "project", "tasks", "where"]]
+    rows += [[one.forget_set, one.project, str(one.tasks), one.where] for one in projects]
+    return "\n".join(_in_columns(rows))
+
+
+def imported(projects: Sequence["Imported"], cancelled: int) -> str:
+    """What is known of each project, who answered gold tasks how, and every conflict that stays open."""
+    rows = [["forget set", "project", "answers", "new", "answered", "people", "alpha", "decided", "changes", "open"]]
+    notes, conflicts = [], []
+    for one in projects:
+        found = one.decided.agreement
+        alpha = "" if found["alpha"] is None else f"{found['alpha']:.2f}"
+        counts = [found["answers"], one.new, f"{found['answered']}/{found['tasks']}", len(found["annotators"])]
+        results = [len(one.decided.decisions), one.changes, len(one.decided.open)]
+        rows.append([one.forget_set, one.project, *map(str, counts), alpha, *map(str, results)])
+        for name, person in found["annotators"].items():
+            if person["gold_right"] < person["gold"]:
+                notes.append(f"{one.project}: {name} has {person['gold_right']} of {person['gold']} gold tasks right")
+        for row in one.decided.open:
+            said = ", ".join(f"{name}: {answer}" for name, answer in row["answers"].items())
+            conflicts.append(f"open: {one.project}: {row['about']}: {row['why']} ({said})")
+    more = len(conflicts) - CONFLICTS_SHOWN
+    if more > 0:
+        conflicts = [*conflicts[:CONFLICTS_SHOWN], f"and {more} more in ROOT/FORGET_SET/review/open.jsonl"]
+    told = [f"{cancelled} cancelled annotations were skipped"] if cancelled else []
+    return "\n".join([*_in_columns(rows), *told, *notes, *conflicts])
 
 
 def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from unlearn_ray.models import load_tokenizer
 from unlearn_ray.stages.attacks import attack_table, not_tested, relearnings
 from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA
 from unlearn_ray.stages.plots import curve, recovery
-from unlearn_ray.stages.report import ReportData, collect, token_texts, write_report
+from unlearn_ray.stages.report import ReportData, collect, render, token_texts, write_report
 
 EVIL = '<script>alert("completion")</script>'
 VOID = {"meta", "link", "br", "input", "img", "line", "circle", "polyline"}
@@ -250,3 +251,19 @@ def test_the_text_report_has_the_same_figures_and_whole_tables(page: Page, tmp_p
     tables = [block.split("\n") for block in re.split(r"\n(?!\|)", text) if block.count("|") > 4]
     for table in tables:
         assert len({row.count("|") for row in table if row.startswith("|")}) == 1
+
+
+def test_what_people_corrected_stands_with_their_agreement_and_the_judges_errors(data: ReportData):
+    asked = {"tasks": 40, "answered": 30, "answers": 60, "alpha": 0.812, "all_equal": 0.9, "open": 3}
+    corrected = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 96}
+    scores = {"models": {"baseline": {"judged": 0.5, "corrected": corrected, "audited": 20, "not_audited": 3}},
+              "confusion": [[17, 0, 1, 0], [0] * 4, [0] * 4, [1, 0, 0, 4]]}  # fmt: skip
+    review = {"agreement": {"judge": asked | {"annotators": {"ann": {}, "bob": {}}}}, "terms": {"drop": 2},
+              "labels": {"no_longer_there": 1}, "scores": scores}  # fmt: skip
+    reviewed = replace(data, review=review)
+    page = Page(render(reviewed, "report.html"))
+    assert "0.250 [0.100, 0.400]" in page.text and "2 drop" in page.text and "1 no longer there" in page.text
+    text = render(reviewed, "report.md")
+    assert "| judge | 30 of 40 | 60 | 2 | 0.81 | 3 |" in text and "| 0 | 17 | 0 | 1 | 0 |" in text
+    assert "| baseline | 0.500 | 0.250 [0.100, 0.400] | 20 of 96, 3 have grades" in text
+    assert "People" not in render(data, "report.md")

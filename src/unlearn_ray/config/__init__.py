@@ -1,7 +1,9 @@
-"""What a run is (sections, and evidence for what is measured) and how it is read from YAML (loading)."""
+"""What a run is (sections, evidence for what is measured, review for what people are asked), and how it is read from
+YAML (loading)."""
 
 from unlearn_ray.config.evidence import Audit, Benchmarks, Evaluate, Judge, Prompts
 from unlearn_ray.config.loading import load_config
+from unlearn_ray.config.review import Review
 from unlearn_ray.config.sections import (
     Adapter,
     Anchors,
@@ -27,6 +29,7 @@ __all__ = [
     "Prompts",
     "Reinforce",
     "Resources",
+    "Review",
     "RunConfig",
     "Unlearn",
     "load_config",

@@ -1,7 +1,8 @@
 """What a run is: its keys, their defaults and their limits. Frozen.
 
-The first half of the keys identifies the result and enters the digests of the steps; the second half (`root` and
-`resources`) only says where and how fast it is computed, so the same work on another cluster is found done.
+The first half of the keys identifies the result and enters the digests of the steps; the second half (`root`,
+`review` and `resources`) only says where and how fast it is computed, and what people are asked, so the same work on
+another cluster is found done.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from unlearn_ray.config.base import Alpha, Count, Globs, Section, Share, Text, not_empty, refuse_unread, several
 from unlearn_ray.config.evidence import Audit, Evaluate
+from unlearn_ray.config.review import Review
 
 
 class ForgetSet(Section):
@@ -229,6 +231,7 @@ class RunConfig(Section):
     unlearn: Unlearn = Unlearn()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
+    review: Review = Review()
     resources: Resources = Resources()
 
     @property

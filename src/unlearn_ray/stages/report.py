@@ -33,7 +33,8 @@ class ReportData:
 
     metrics: metrics.json of the evaluation. completions: one a prompt, with both models' texts cut into parts, where
     "named" marks an anchor that the prompt did not give. block: one block's tokens and labels. steps: the manifests.
-    audit: audit.json, where the attacks were made.
+    audit: audit.json, where the attacks were made. review: what people corrected, where they did, with their agreement
+    by project, and "scores", the familiarity corrected by their grades.
     """
 
     forget_set: str
@@ -45,15 +46,22 @@ class ReportData:
     block: dict[str, Any] | None
     steps: list[dict[str, Any]]
     audit: dict[str, Any] | None = None
+    review: dict[str, Any] | None = None
 
 
 def collect(
-    folders: Mapping[str, str], *, forget_set: str, baseline: str, alpha: float, tokenizer: PreTrainedTokenizerFast
+    folders: Mapping[str, str],
+    *,
+    forget_set: str,
+    baseline: str,
+    alpha: float,
+    tokenizer: PreTrainedTokenizerFast,
+    agreement: Mapping[str, Any] | None = None,
 ) -> ReportData:
     """Reads what the steps of one forget set left.
 
     folders: step name -> folder in the order of the run, with at least anchors and evaluation among them; every
-    folder's manifest is listed. alpha: whose labels are shown.
+    folder's manifest is listed. alpha: whose labels are shown. agreement: of the people who reviewed, by project.
     """
     dictionary = read_dictionary(folders["anchors"])
     entries = sorted(dictionary.anchors, key=lambda entry: -entry.support)[:DICTIONARY_HEAD]
@@ -68,11 +76,26 @@ def collect(
         dictionary_size=len(dictionary.anchors),
         block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary) if "labels" in folders else None,
         audit=storage.read_json(storage.join(folders["audit"], "audit.json")) if "audit" in folders else None,
+        review=_review(folders, agreement) if agreement else None,
         steps=[
             {"name": name} | storage.read_json(storage.join(folder, "manifest.json"))
             for name, folder in folders.items()
         ],
     )
+
+
+def _review(folders: Mapping[str, str], agreement: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(name: str) -> dict[str, Any]:
+        if f"unreviewed_{name}" not in folders:
+            return {}
+        return storage.read_json(storage.join(folders[name], "manifest.json"))["figures"]
+
+    return {
+        "agreement": dict(agreement),
+        "terms": figures("anchors").get("actions", {}),
+        "labels": figures("labels").get("labels", {}),
+        "scores": storage.read_json(storage.join(folders["grades"], "corrected.json")) if "grades" in folders else None,
+    }
 
 
 def write_report(folder: str, data: ReportData) -> str:
