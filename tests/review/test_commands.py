@@ -8,6 +8,8 @@ from click.testing import CliRunner, Result
 from unlearn_ray.cli import main
 from unlearn_ray.errors import InputError
 from unlearn_ray.review.serve import PROGRAM, label_studio, program
+from unlearn_ray.review.server import LONGEST_TITLE, title_of
+from unlearn_ray.review.tasks import PROJECTS
 
 
 def call(*arguments: str) -> Result:
@@ -92,6 +94,12 @@ def test_a_server_that_is_not_there_is_one_line_without_the_token(run, exported,
     result = call("import", str(run.path), "--server", "http://127.0.0.1:9")
     assert result.exit_code == 1 and result.stderr.startswith("error: http://127.0.0.1:9: ")
     assert "0123456789abcdef" not in result.output and result.stderr.count("\n") == 1
+
+
+def test_long_names_of_forget_sets_leave_every_project_a_title_of_its_own():
+    names = ["alice", "a" * 80, "a" * 79 + "b"]
+    titles = {title_of(name, project) for name in names for project in PROJECTS}
+    assert len(titles) == 9 and all(len(title) <= LONGEST_TITLE for title in titles)
 
 
 def test_dawid_skene_without_crowd_kit_says_what_to_install(run, exported, monkeypatch):

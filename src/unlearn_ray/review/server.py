@@ -1,5 +1,6 @@
 """The three projects on a Label Studio server, through label-studio-sdk. The API token is in LABEL_STUDIO_API_KEY."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from unlearn_ray.review.tasks import Task, interface, to_label_studio
 TOKEN = "LABEL_STUDIO_API_KEY"
 TASKS_AT_ONCE = 1000
 TITLES = {"anchors": "anchor terms", "labels": "label fluency", "judge": "judge audit"}
+LONGEST_TITLE = 50  # that Label Studio takes
 INSTRUCTIONS = {
     "anchors": "1 right as it is, 2 correct it, 3 not an anchor, 4 another name of a term. In the text: click a mark "
     "and press o for an ordinary word or p for part of a longer term; press a and select what is missing. Ctrl+Enter "
@@ -23,7 +25,12 @@ INSTRUCTIONS = {
 
 
 def title_of(forget_set: str, project: str) -> str:
-    return f"{forget_set}: {TITLES[project]}"[:50]  # what Label Studio takes
+    """By which a project is found again, so it is different for every set, also where a name has to be cut."""
+    room = LONGEST_TITLE - len(f": {TITLES[project]}")
+    if len(forget_set) > room:
+        mark = f"~{hashlib.sha256(forget_set.encode()).hexdigest()[:8]}"
+        forget_set = forget_set[: room - len(mark)] + mark
+    return f"{forget_set}: {TITLES[project]}"
 
 
 class Server:
