@@ -288,11 +288,8 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
     size = replace(options.size, **{key: given for key in ("blocks", "settings") if (given := getattr(options, key))})
-    same = json.loads(
-        json.dumps(
-            vars(options) | {"work": None, "settings": None, "size": asdict(replace(size, settings=None))}, default=str
-        )
-    )
+    identity = vars(options) | {"work": None, "settings": None, "size": asdict(replace(size, settings=None))}
+    same = json.loads(json.dumps(identity, default=str))
     options.work.mkdir(parents=True, exist_ok=True)
     memory = options.work / "run.json"
     if memory.exists() and json.loads(memory.read_text()) != same:

@@ -54,9 +54,9 @@ def export_review(
     """Writes the tasks of each project to FOLDER/FORGET_SET/PROJECT/tasks.json, beside interface.xml, or creates the
     projects on a server. A project whose steps are not done is left out, and told. Raises InputError where all are.
     """
-    root, done = absolute(config.root), []
+    root, steps_of_set, done = absolute(config.root), steps_of(config), []
     for name in forget_sets:
-        store, steps = Store(root, name), steps_of(config)[name]
+        store, steps = Store(root, name), steps_of_set[name]
         for project in projects:
             wanted = {step: _before_review(steps, step) for step in NEEDED[project]}
             folders = done_folders(root, wanted)

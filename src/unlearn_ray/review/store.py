@@ -69,7 +69,7 @@ class Store:
         if not storage.exists(path):
             return []
         # Not splitlines(): a JSON string may hold U+2028 as it is.
-        lines = storage.read_bytes(path).decode().split("\n")
+        lines = storage.read_text(path).split("\n")
         try:
             return [json.loads(line) for line in lines if line]
         except ValueError as error:
