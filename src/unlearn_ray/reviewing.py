@@ -10,7 +10,7 @@ from unlearn_ray.engine.steps import Step
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.pipeline import done_folders, steps_of
-from unlearn_ray.review.answers import Answer, read_answers
+from unlearn_ray.review.answers import Answer, named, read_answers
 from unlearn_ray.review.corrections import corrected_entries, effective
 from unlearn_ray.review.decisions import Decided, decide, latest
 from unlearn_ray.review.server import Server
@@ -144,7 +144,7 @@ def import_review(
         entries = _entries(root, steps[name])
         for project in PROJECTS:
             place = name, project
-            answers = latest([*known[place], *new.get(place, [])])
+            answers = latest(named([*known[place], *new.get(place, [])]))
             if answers:
                 decided = decide(project, answers, asked[place], config.review, entries)
                 if project == "anchors":
