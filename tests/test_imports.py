@@ -88,7 +88,6 @@ def test_help_imports_nothing_heavy():
         "pandas",
         "pydantic",
         "yaml",
-        "bs4",
         "ebooklib",
         "wordfreq",
     }

@@ -31,13 +31,16 @@ def exists(path: str) -> bool:
     return _info(path).type != fs.FileType.NotFound
 
 
-def read_bytes(path: str) -> bytes:
-    """Raises FileNotFoundError where there is no such file, and StepFailed where it cannot be read, as all readers."""
+def read_bytes(path: str, at_most: int | None = None) -> bytes:
+    """The content of a file, or its beginning.
+
+    Raises FileNotFoundError where there is no such file, and StepFailed where it cannot be read, as all readers here.
+    """
     system, inner = open_path(path)
 
     def read() -> bytes:
         with system.open_input_stream(inner) as stream:
-            return stream.read()
+            return stream.read(at_most)
 
     with _reading(path):
         return patiently(read)
