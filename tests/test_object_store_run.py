@@ -30,8 +30,8 @@ from unlearn_ray.config import load_config
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {"environment": "sk-planted-in-the-environment-5311", "file": "sk-planted-in-a-file-8192"}
-DASHBOARD = ("/api/jobs/", "/logical/actors", "/nodes?view=summary", "/api/v0/actors?detail=1",
-             "/api/v0/tasks?detail=1", "/api/v0/workers?detail=1", "/api/v0/runtime_envs?detail=1", "/api/v0/objects?detail=1")  # fmt: skip
+DASHBOARD = ["/api/jobs/", "/logical/actors", "/nodes?view=summary"]
+DASHBOARD += [f"/api/v0/{what}?detail=1" for what in ("actors", "tasks", "workers", "runtime_envs", "objects")]
 
 
 @dataclass
