@@ -13,7 +13,7 @@ import unlearn_ray
 SOURCE = Path(unlearn_ray.__path__[0])
 ALL = {"errors", "config", "method", "storage", "engine", "stages", "pipeline", "reviewing", "library"}
 
-# What each part of the package may import of the others; `storage` is engine/storage.py and filesystems.py, without Ray,
+# What each part may import of the others; `storage` is engine/storage.py and filesystems.py, free of Ray,
 # and `library` is every other module beside cli.py, reviewing.py and pipeline.py.
 ALLOWED = {
     "errors": set(),
