@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unlearn_ray.documents import document_names, parse_document
+from unlearn_ray.documents import document_names, read_document
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.steps import StepRun
@@ -54,7 +54,7 @@ class CutDocuments:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
-        documents = parse_document(work["name"], storage.read_bytes(work["path"]))
+        documents = read_document(work["path"], work["name"], storage.read_bytes)
         tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
         blocks = pa.concat_tables(tables)
         write_parquet(storage.join(self.out, work["part"]), blocks)
