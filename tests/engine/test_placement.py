@@ -45,6 +45,7 @@ with ensure_ray(Resources(gpus_per_worker=0)):
         "score": where("score", 1),
         "score on A100": where("score", 1, accelerator_type="A100"),
         "score on H100": where("score", 1, accelerator_type="H100"),
+        "not spot": where("score", placement={"score": [{"ray.io/market-type": "!spot", "name": "!dear"}]}),
         "train": trained(),
         "train, labels that no node has": trained(placement={"train": [{"no/such": "label"}, {"name": "spot"}]}),
     }
@@ -76,6 +77,7 @@ def test_every_kind_of_work_finds_its_nodes(start_cluster, tmp_path):
         "score": ["spot"],
         "score on A100": ["dear"],
         "score on H100": ["spot"],
+        "not spot": ["translators"],
         "train": "dear",
         "train, labels that no node has": "spot",
     }

@@ -18,6 +18,7 @@ from unlearn_ray.errors import InputError
 TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client would believe more than what it is told
 DRIVER_CPUS = 1  # so that the driver runs on a worker node: the head of a cluster in use has no CPUs
+DRIVER_NODES = {"ray.io/market-type": "!spot"}  # losing the driver ends the attempt
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -55,6 +56,7 @@ def submit(
         runtime_env={"working_dir": ".", "excludes": [] if below.startswith("..") or below == "." else [f"/{below}/"]},
         metadata=dict(metadata),
         entrypoint_num_cpus=DRIVER_CPUS,
+        entrypoint_label_selector=DRIVER_NODES,
     )
 
 

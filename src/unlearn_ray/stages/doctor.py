@@ -36,6 +36,7 @@ def examine_cluster(config: RunConfig, wait_s: float = 30) -> Iterator[Report]:
         yield _report("scoring", lambda: _room(config, "score", wait_s))
         folder = storage.join(absolute(config.root), f".doctor-{uuid.uuid4().hex[:8]}")
         found: dict[str, dict[str, Any]] = {}
+        yield _report("root", lambda: _write_here(config, folder))
         yield _report("nodes", lambda: _visit_nodes(config, folder, found))
         yield _report("versions", lambda: _same_versions(found))
         yield _report("storage", lambda: _same_storage(folder, found))
@@ -76,10 +77,14 @@ def _room(config: RunConfig, work: Any, wait_s: float) -> str:
     return wanted
 
 
-def _visit_nodes(config: RunConfig, folder: str, found: dict[str, dict[str, Any]]) -> str:
-    """Has every node try what its workers will have to do; fills `found`, by the node's address."""
+def _write_here(config: RunConfig, folder: str) -> str:
     make_root(absolute(config.root))
     storage.write_atomic(storage.join(folder, "driver"), b"doctor")
+    return f"{absolute(config.root)} can be written"
+
+
+def _visit_nodes(config: RunConfig, folder: str, found: dict[str, dict[str, Any]]) -> str:
+    """Has every node try what its workers will have to do; fills `found`, by the node's address."""
     documents = _documents(config)
     baseline, trust = model_path_of(config.baseline), config.trust_remote_code
     visit = ray.remote(_visit).options(num_cpus=0, max_retries=0)
@@ -97,7 +102,7 @@ def _visit_nodes(config: RunConfig, folder: str, found: dict[str, dict[str, Any]
             lost.append(f"{name}: {str(error).strip().splitlines()[-1]}")
     if lost:
         raise InputError(f"no task ran on {'; '.join(lost)}. Is unlearn-ray installed there, in the same image?")
-    return f"{len(found)} nodes run tasks"
+    return f"{_nodes(found)} run tasks"
 
 
 def _visit(folder: str, node: str, baseline: str, trust_remote_code: bool, documents: list[str]) -> dict[str, Any]:
@@ -134,6 +139,7 @@ def _visit(folder: str, node: str, baseline: str, trust_remote_code: bool, docum
 
 
 def _same_versions(found: Mapping[str, dict[str, Any]]) -> str:
+    _refuse_none(found)
     own = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
     differing = [
         f"{node} has {name} {there} instead of {own[name]}"
@@ -154,19 +160,30 @@ def _same_storage(folder: str, found: Mapping[str, dict[str, Any]]) -> str:
         if not visit["storage"] and not storage.exists(storage.join(folder, visit["node"]))
     }
     storage.remove(folder)
+    _refuse_none(found)
     troubles = {node: visit["storage"] for node, visit in found.items() if visit["storage"]} | unseen
     if troubles:
         raise InputError(
             f"{_told(troubles)}. The root has to be one place for all nodes: a shared folder or a URI such as "
             "s3://BUCKET/PATH, with the rights to write there"
         )
-    return f"{len(found)} nodes read and write {folder.rpartition('/')[0]}"
+    return f"{_nodes(found)} read and write it"
 
 
 def _all_of(found: Mapping[str, dict[str, Any]], what: str, told: str) -> str:
+    _refuse_none(found)
     if troubles := {node: visit[what] for node, visit in found.items() if visit[what]}:
         raise InputError(f"{_told(troubles)}. Put it where every node can read it")
-    return f"{len(found)} nodes read {told}"
+    return f"{_nodes(found)} read {told}"
+
+
+def _nodes(found: Mapping[str, dict[str, Any]]) -> str:
+    return f"{len(found)} of {len(found)} nodes"
+
+
+def _refuse_none(found: Mapping[str, dict[str, Any]]) -> None:
+    if not found:
+        raise InputError("no node could be asked, see above")
 
 
 def _told(troubles: Mapping[str, str]) -> str:
