@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def examine(path, *overrides: str) -> dict[str, tuple[str | None, str]]:
-    return {name: (problem, found) for name, problem, found in examine_cluster(load_config(path, overrides), wait_s=5)}
+    return {name: (problem, found) for name, problem, found in examine_cluster(load_config(path, overrides), wait_s=2)}
 
 
 def test_a_sound_cluster_is_found_sound_and_nothing_is_left_behind(write_run, tmp_path):
@@ -26,7 +26,7 @@ def test_a_sound_cluster_is_found_sound_and_nothing_is_left_behind(write_run, tm
 @pytest.mark.parametrize(
     ("override", "name", "problem"),
     [
-        ("resources.workers=99", "training", "no room within 5 s for 99 with 1 CPU each"),
+        ("resources.workers=99", "training", "no room within 2 s for 99 with 1 CPU each"),
         ("resources={gpus_per_worker: 1, accelerator_type: H100}", "scoring", "'ray.io/accelerator-type': 'H100'"),
         ("baseline=/no/such/model", "model", "/no/such/model: no such model"),
         ("root=ROOT/story.txt/below", "root", "cannot write"),

@@ -87,11 +87,11 @@ def _visit_nodes(config: RunConfig, folder: str, found: dict[str, dict[str, Any]
     """Has every node try what its workers will have to do; fills `found`, by the node's address."""
     documents = _documents(config)
     baseline, trust = model_path_of(config.baseline), config.trust_remote_code
-    visit = ray.remote(_visit).options(num_cpus=0, max_retries=0)
+    visit = ray.remote(_visit)
     visits = {}
     for node in ray.nodes():
         if node["Alive"]:
-            here = visit.options(label_selector={"ray.io/node-id": node["NodeID"]})
+            here = visit.options(num_cpus=0, max_retries=0, label_selector={"ray.io/node-id": node["NodeID"]})
             name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
             visits[name] = here.remote(folder, node["NodeID"], baseline, trust, documents)
     lost = []
