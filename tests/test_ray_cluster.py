@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -57,6 +57,17 @@ def nodes(kill_ours) -> Iterator[RayNodes]:
         nodes.close()
 
 
+@pytest.fixture
+def one_node(kill_ours) -> Iterator[RayNodes]:
+    """A head that runs work too: the laptop's cluster."""
+    nodes = RayNodes(kill_ours)
+    try:
+        nodes.start("head", ["ray", "start", "--head", "--dashboard-host=127.0.0.1"], cpus=4)
+        yield nodes
+    finally:
+        nodes.close()
+
+
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory) -> tuple[str, str]:
     """The roots of the run that nothing happens to and of the one that is disturbed."""
@@ -65,11 +76,12 @@ def roots(tmp_path_factory) -> tuple[str, str]:
 
 
 @pytest.fixture
-def in_folder(nodes, tmp_path, write_run):
-    """in_folder(root, **changes): a folder with my.yaml and rayjobs/, to start commands in: returns start(command)."""
+def in_folder(tmp_path, write_run):
+    """in_folder(nodes, root, **changes): a folder with my.yaml and rayjobs/; returns start(command), which starts a
+    command there that is meant for these nodes."""
     shutil.copytree(PROJECT / "rayjobs", tmp_path / "rayjobs")
 
-    def make(root: str, **changes):
+    def make(nodes: RayNodes, root: str, **changes) -> Callable[[list[str]], subprocess.Popen[str]]:
         run = yaml.safe_load(write_run(tmp_path, stories=12).read_text())
         run |= {"root": root, "retain": None, "resources": RESOURCES} | changes
         run["label"] |= {"block_tokens": 16}
@@ -132,10 +144,18 @@ def kill_driver(root: str, nodes: RayNodes) -> str:
     return node
 
 
-def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, tmp_path):
-    start = in_folder(f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
+def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_folder, one_node, tmp_path):
+    start = in_folder(one_node, f"{tmp_path}/runs", baseline="/no/such/model")
+    output = ended(program := start(documented("unlearn-ray submit my.yaml")))
+    assert program.returncode == 2, output
+    assert "error: /no/such/model: no such model; expected a folder, a .gguf file or a hub id" in output
+
+
+def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_path):
+    start = in_folder(nodes, f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
     program = start(documented("unlearn-ray doctor my.yaml"))
-    lines = dict(re.findall(r"^(\w+) +(ok|FAILED) ", output := ended(program), re.MULTILINE))
+    output = ended(program) + nodes.driver_logs()
+    lines = dict(re.findall(r"^(\w+) +(ok|FAILED) ", output, re.MULTILINE))
     assert program.returncode == 1, output
     assert lines == dict.fromkeys(("root", "nodes", "versions", "storage", "model", "documents"), "ok") | dict.fromkeys(
         ("training", "scoring"), "FAILED"
@@ -144,9 +164,9 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, tmp_path):
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_a_job_of_ray_runs_every_step(in_folder, roots):
-    program = in_folder(roots[0])(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
-    output = ended(program)
+def test_a_job_of_ray_runs_every_step(in_folder, nodes, roots):
+    program = in_folder(nodes, roots[0])(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
+    output = ended(program) + nodes.driver_logs()
     assert program.returncode == 0, output
     expected = ["blocks", "reinforced", "anchors", "labels", "unlearned", "evaluation"]
     assert sorted(manifests(roots[0])) == sorted([*expected, "baseline"])
@@ -155,10 +175,10 @@ def test_a_job_of_ray_runs_every_step(in_folder, roots):
     assert told["forget_set"] == "story"
 
 
-def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, tmp_path):
-    start = in_folder(f"{tmp_path}/runs")
+def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes, tmp_path):
+    start = in_folder(nodes, f"{tmp_path}/runs")
     command = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/anchors.py")
-    output = ended(program := start([*command, "label.alfa=3"]))
+    output = ended(program := start([*command, "label.alfa=3"])) + nodes.driver_logs()
     assert program.returncode != 0
     assert "label.alfa: unknown key, the nearest known one is alpha" in output
     assert not (tmp_path / "runs").exists()
@@ -166,12 +186,11 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, tmp_pa
 
 def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, roots, nodes):
     quiet, root = roots
-    start, submit = in_folder(root), documented("unlearn-ray submit my.yaml")
+    start, submit = in_folder(nodes, root), documented("unlearn-ray submit my.yaml")
     first = start(submit)
     wait_for(root, DRIVER_KILLED_AT, first)
     assert kill_driver(root, nodes) == "steady"
-    output = ended(first)
-    assert first.returncode == 1, output
+    assert (output := ended(first)) and first.returncode == 1, output
 
     second = start(submit)
     for pattern in NODE_KILLED_AT:
@@ -182,7 +201,7 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
         nodes.kill(spot)
         nodes.start(f"spot-after-{stage}", documented(SPOT), cpus=4)
     output = ended(second)
-    assert second.returncode == 0, output
+    assert second.returncode == 0, output + nodes.driver_logs()
     jobs = re.findall(r"^job (unlearn-my-\w+)-(\d+) at", output, re.MULTILINE)
     assert [attempt for _, attempt in jobs] == ["2"]
 

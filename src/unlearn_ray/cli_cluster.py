@@ -1,5 +1,6 @@
 """The commands about a Ray cluster: submit and doctor."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def doctor(config: str, overrides: tuple[str, ...], address: str | None, wait: f
 def _submit(command: list[str], config: str, overrides: Sequence[str], address: str, *, wait: bool) -> None:
     """Ends the program with the exit code of the job."""
     settings = load(config, overrides)
+    # Ray reads this while it is imported, and by itself sends no token to a cluster that it did not start.
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     from unlearn_ray.engine import jobs
 
     if not Path(config).resolve().is_relative_to(Path.cwd()):

@@ -15,7 +15,6 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from unlearn_ray.config import RunConfig
 from unlearn_ray.errors import InputError
 
-TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client would believe more than what it is told
 DRIVER_CPUS = 1  # so that the driver runs on a worker node: the head of a cluster in use has no CPUs
 DRIVER_NODES = {"ray.io/market-type": "!spot"}  # losing the driver ends the attempt
@@ -25,8 +24,6 @@ def connect(address: str) -> JobSubmissionClient:
     """The jobs of the cluster whose dashboard is at `address`. Raises InputError where none answers, or not to us."""
     for name in ADDRESSES:
         os.environ.pop(name, None)
-    if any(name in os.environ for name in TOKEN) or (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
