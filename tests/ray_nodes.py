@@ -29,9 +29,9 @@ def free_ports(count: int) -> list[str]:
 
 class RayNodes:
     """A cluster that asks for a token. Its nodes do not share a folder: two nodes in one session folder take away each
-    other's copies of a job's files."""
+    other's copies of a job's files. environment: more of it, for the nodes and for commands to them."""
 
-    def __init__(self, kill_ours: Callable[[int, str], None]):
+    def __init__(self, kill_ours: Callable[[int, str], None], **environment: str):
         self.kill_ours = kill_ours
         self.base = Path(tempfile.mkdtemp(prefix="ur-", dir="/tmp"))  # the names of Ray's sockets have to be short
         token = self.base / "token"
@@ -52,6 +52,7 @@ class RayNodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            **environment,
         }
         self.nodes: dict[str, tuple[int, str]] = {}
 

@@ -153,14 +153,14 @@ def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_
 
 def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_path):
     start = in_folder(nodes, f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
-    program = start(documented("unlearn-ray doctor my.yaml"))
+    program = start([*documented("unlearn-ray doctor my.yaml"), "--wait", "2"])
     output = ended(program) + nodes.driver_logs()
     lines = dict(re.findall(r"^(\w+) +(ok|FAILED) ", output, re.MULTILINE))
     assert program.returncode == 1, output
     assert lines == dict.fromkeys(("root", "nodes", "versions", "storage", "model", "documents"), "ok") | dict.fromkeys(
         ("training", "scoring"), "FAILED"
     )
-    assert "no room within 30 s for 50 with 1 CPU each" in output and "3 of 3 nodes read and write it" in output
+    assert "no room within 2 s for 50 with 1 CPU each" in output and "3 of 3 nodes read and write it" in output
     assert not list((tmp_path / "runs").iterdir())
 
 
