@@ -79,7 +79,8 @@ def follow(client: JobSubmissionClient, submission_id: str, on_log: Callable[[st
 
 
 def run_name(config: RunConfig, command: Sequence[str], path: str) -> str:
-    """The name of a run among the jobs of a cluster: what is computed, where to, and how far."""
+    """The name of a run among the jobs of a cluster: of the same name are those of one command that compute the same
+    into one root, however far they go."""
     what = [command[0], config.model_dump(mode="json", exclude={"resources", "review"})]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     return f"unlearn-{Path(path).stem}-{digest}"
