@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from unlearn_ray.config import Resources
-from unlearn_ray.engine.placement import matches, places, scheduling
+from unlearn_ray.engine.placement import matches, one_place, places, scheduling
 
 # A pool for each kind of work, and a training, each told to say on which node it ran; twice the CPU pool, of which the
 # second finds no room on the node that it prefers.
@@ -103,6 +103,13 @@ def test_places_become_a_selector_and_what_to_fall_back_on():
     }
     assert scheduling([{"a": "b"}]) == {"label_selector": {"a": "b"}}
     assert scheduling([]) == scheduling([{}, {"a": "b"}]) == {}
+
+
+def test_a_group_goes_where_there_is_room_for_all_of_it_and_otherwise_waits_at_its_last_choice(local_ray):
+    choices = [{"no/such": "label"}, {"ray.io/market-type": "!spot"}, {"ray.io/market-type": "spot"}]
+    assert one_place(choices, 2, {"CPU": 3}) == {"ray.io/market-type": "!spot"}
+    assert one_place(choices, 3, {"CPU": 3}) == {"ray.io/market-type": "spot"}
+    assert one_place(choices, 1, {"CPU": 1, "GPU": 1}) == {"ray.io/market-type": "spot"}
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,4 @@ class Placement(Section):
     """Labelling, evaluation and the like: a node that is taken away costs a shard, which is done again elsewhere."""
     train: Places = (ON_DEMAND, ANY)
     """Fine-tuning: a node that is taken away costs all workers the steps since the last save. All of them go to nodes
-    of the first selector under which the cluster has room for them."""
+    of the first selector under which the cluster has room for them, or else of the last."""

@@ -32,7 +32,8 @@ def scheduling(places: Sequence[Place]) -> dict[str, Any]:
 
 
 def one_place(places: Sequence[Place], workers: int, demand: Mapping[str, float]) -> Place:
-    """The first place whose nodes have room for all workers, or else the first: an autoscaler makes room there.
+    """The first place whose nodes have room for all workers, or else the last: a preference must not become a demand
+    that no node of the cluster can meet, now or when an autoscaler has started more.
 
     For a placement group, whose bundles have one selector and no others to fall back on.
     """
@@ -41,7 +42,7 @@ def one_place(places: Sequence[Place], workers: int, demand: Mapping[str, float]
         fitting = (node["Resources"] for node in nodes if matches(node["Labels"], place))
         if sum(_fits(has, demand) for has in fitting) >= workers:
             return place
-    return places[0]
+    return places[-1]
 
 
 def matches(labels: Mapping[str, str], place: Place) -> bool:
