@@ -1,7 +1,7 @@
 """Ray Train around a train loop that knows nothing of Ray."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
@@ -9,6 +9,7 @@ from ray.train.torch import TorchTrainer
 
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
+from unlearn_ray.engine.placement import Place, one_place
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ def fit(
     workers: int,
     cpus: float,
     gpus: float,
+    places: Sequence[Place],
     restarts: int,
 ) -> tuple[Any, int]:
     """Runs `loop(config)` on a group of Ray Train workers with a process group between them; returns rank 0's return
@@ -29,7 +31,8 @@ def fit(
 
     A group that lost a worker or a node starts again, at most `restarts` times: the loop finds by itself where it
     was. What the loop raises is raised here at once, since it would come again. record: a folder for Ray's own notes,
-    emptied first: Ray resumes from notes that it finds, and would take those of another attempt for its own.
+    emptied first: Ray resumes from notes that it finds, and would take those of another attempt for its own. The group
+    is one placement group, on nodes of one of the places.
     """
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     for attempt in range(restarts + 1):
@@ -37,7 +40,12 @@ def fit(
         trainer = TorchTrainer(
             loop,
             train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus > 0,
+                resources_per_worker=resources,
+                label_selector=one_place(places, workers, resources) or None,
+            ),
             run_config=RunConfig(name=name, storage_path=record),
         )
         try:

@@ -17,8 +17,8 @@ import torch
 
 from unlearn_ray.config import Label, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.session import gpus_per_scorer
+from unlearn_ray.engine.data import Pool, map_shards, one_row, out_of_row, scoring_pool
+from unlearn_ray.engine.placement import places
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
@@ -64,6 +64,7 @@ def label(
         },
         workers=resources.workers,
         cpus=0.5,  # they wait for the models most of the time
+        places=places(resources, "cpu"),
     )
     arguments = {
         "baseline": run.inputs["baseline"],
@@ -76,7 +77,7 @@ def label(
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
-    return _over_shards(run.out, "labels", shards, [prepare, _scoring_pool(LabelShard, arguments, resources)])
+    return _over_shards(run.out, "labels", shards, [prepare, scoring_pool(LabelShard, arguments, resources)])
 
 
 def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources, trust_remote_code: bool) -> dict:
@@ -93,11 +94,11 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
-    return _over_shards(run.out, "retain", shards, [_scoring_pool(LabelRetainShard, arguments, resources)])
+    return _over_shards(run.out, "retain", shards, [scoring_pool(LabelRetainShard, arguments, resources)])
 
 
 class PrepareShard:
-    """One shard -> its prepared blocks (SHARD_SCHEMA); of a block that cannot be prepared only id and problem."""
+    """One shard -> its prepared blocks (SHARD_SCHEMA) in a row; of one that cannot be prepared only id and problem."""
 
     def __init__(self, baseline: str, blocks: str, anchors: str, settings: LabelSettings, trust_remote_code: bool):
         self.preparer = Preparer(read_dictionary(anchors), open_tokenizer(baseline, trust_remote_code), settings)
@@ -106,7 +107,7 @@ class PrepareShard:
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
         rows = [self._prepare(block) | {"shard": work["name"]} for block in read_shard(self.blocks, work).to_pylist()]
-        return pa.Table.from_pylist(rows, SHARD_SCHEMA)
+        return one_row(pa.Table.from_pylist(rows, SHARD_SCHEMA))
 
     def _prepare(self, block: dict) -> dict:
         try:
@@ -144,7 +145,8 @@ class LabelShard:
         self.label.batch_blocks = batch_blocks or self.label.find_batch(block_tokens)
         self.writer = ShardWriter(out)
 
-    def __call__(self, shard: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table) -> pa.Table:
+        shard = out_of_row(row)
         good = shard.filter(shard["problem"].is_null())
         counts = Counter({"labelled": len(good["positions"].combine_chunks().flatten())})
         for ignored in good["ignored"].to_pylist():
@@ -235,16 +237,6 @@ def label_or_blame(
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-
-
-def _scoring_pool(callable_class: type, arguments: dict, resources: Resources) -> Pool:
-    return Pool(
-        callable_class,
-        arguments,
-        workers=resources.workers,
-        cpus=resources.cpus_per_worker,
-        gpus=gpus_per_scorer(resources),
-    )
 
 
 def _over_shards(out: str, name: str, shards: list[dict], pools: list[Pool]) -> dict:
