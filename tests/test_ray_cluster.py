@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -190,7 +191,7 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
     first = start(submit)
     wait_for(root, DRIVER_KILLED_AT, first)
     assert kill_driver(root, nodes) == "steady"
-    assert (output := ended(first)) and first.returncode == 1, output
+    assert (output := ended(first)) and first.returncode == 128 + signal.SIGKILL, output
 
     second = start(submit)
     for pattern in NODE_KILLED_AT:
