@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
 
+from unlearn_ray.engine.idle import Shape, room
 from unlearn_ray.errors import InputError, StepFailed
 
 # A pipeline that makes no progress for this long is dead (a pool waiting for resources that never come), not slow.
@@ -33,6 +34,10 @@ class Pool:
     cpus: float = 1
     gpus: float = 0
 
+    def shape(self, shards: int) -> Shape:
+        """What the pool holds for so many shards."""
+        return Shape(min(self.workers, shards), 0 if self.gpus else self.cpus, self.gpus)
+
 
 def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
     """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one.
@@ -47,17 +52,19 @@ def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]
     dataset.context.execution_options.verbose_progress = False
     dataset.context.enable_progress_bars = False
     dataset.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-    for pool in pools:
+    shapes = [pool.shape(len(shards)) for pool in pools]
+    for pool, shape in zip(pools, shapes, strict=True):
         dataset = dataset.map_batches(
             pool.callable_class,
             fn_constructor_kwargs=pool.arguments,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(shards))),
-            num_cpus=0 if pool.gpus else pool.cpus,
-            num_gpus=pool.gpus,
+            compute=ray.data.ActorPoolStrategy(size=shape.workers),
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
         )
-    with own_errors():
+    cpus, gpus = map(sum, zip(*(shape.total for shape in shapes), strict=True))
+    with own_errors(), room(cpus, gpus):
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, batch).to_pylist()
 

@@ -10,6 +10,7 @@ import ray.data
 import torch
 
 from unlearn_ray.config import Resources
+from unlearn_ray.engine.idle import end_all
 from unlearn_ray.errors import InputError
 
 QUIET = {
@@ -37,7 +38,10 @@ def ensure_ray(resources: Resources) -> Iterator[None]:
     actor. Raises InputError where a cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield
+        try:
+            yield
+        finally:
+            end_all()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, and no warning about it
@@ -60,6 +64,7 @@ def ensure_ray(resources: Resources) -> Iterator[None]:
     try:
         yield
     finally:
+        end_all()
         ray.shutdown()
 
 
