@@ -49,7 +49,7 @@ class TrainGroup:
 
     def run(self, loop: Callable[[dict], Any], config: dict) -> Any:
         """`loop(config)` on every worker; returns what it does on the first. Raises what ends the group."""
-        result = self.jobs.run.remote(cloudpickle.dumps((loop, config)))
+        result = self.jobs.run.remote(cloudpickle.dumps((loop, config)))  # type: ignore[reportPrivateImportUsage]
         while not ray.wait([result], timeout=1)[0]:
             if self.ended.done():
                 self.ended.result()
