@@ -63,8 +63,7 @@ def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
         )
-    cpus, gpus = map(sum, zip(*(shape.total for shape in shapes), strict=True))
-    with own_errors(), room(cpus, gpus):
+    with own_errors(), room(*shapes):
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, batch).to_pylist()
 

@@ -75,14 +75,17 @@ class TrainGroup:
 def train_group(shape: Shape, name: str, record: str) -> Iterator[TrainGroup]:
     """A group for one training: one that is idle, or else a new one."""
     kept = cast(TrainGroup | None, idle.take(shape))
-    with idle.room(*shape.total):
+    done = None
+    try:
         group = kept or TrainGroup(shape, name, record)
         try:
             yield group
         except BaseException:
             group.end()
             raise
-    idle.keep(group)
+        done = group
+    finally:
+        idle.give_back(shape, done)
 
 
 def _serve(config: dict) -> None:
