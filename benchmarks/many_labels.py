@@ -3,7 +3,7 @@
 Three ways, each on an actor of its own: whole reinforced models one set at a time, an actor for each (as many separate
 runs do it); whole models with all sets through one actor; adapters on one baseline with all sets through one actor.
 Reinforced models are random changes of the baseline, since only their size matters here. The memory of an actor is what
-it has for itself, as the kernel counts it (USS) five times a second, its growth that from the end of the first set to
+it has for itself, as the kernel counts it (USS) twice a second, its growth that from the end of the first set to
 the end of the last. Prints a table, and last a JSON object; adapter_memory_share is that growth for each further set,
 as a share of a whole model.
 """
@@ -41,7 +41,7 @@ from unlearn_ray.stages.label_actors import OneSet
 SETTINGS = LabelSettings((5.0,), "restore", "original", "all", "keep", 64)
 BLOCK_TOKENS = 128
 RANK = 16
-EVERY_S = 0.2
+EVERY_S = 0.5
 SMALL = LlamaConfig(  # 38M parameters
     hidden_size=512,
     intermediate_size=1536,
@@ -74,11 +74,12 @@ class Sampled:
 
 @contextmanager
 def sampled() -> Iterator[Sampled]:
-    found, stop = Sampled(), threading.Event()
+    found, stop, others = Sampled(), threading.Event(), set(_actors())  # those of the way before may be ending
 
     def watch() -> None:
         while not stop.wait(EVERY_S):
-            found.memory.append((time.monotonic(), sum(_own_memory(process) for process in _actors())))
+            mine = set(_actors()) - others
+            found.memory.append((time.monotonic(), max(map(_own_memory, mine), default=0)))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -180,22 +181,25 @@ def one_by_one(common: Labelling, sets: list[OneSet]) -> Sampled:
     return found
 
 
+def shown(name: str, way: Sampled) -> Sampled:
+    rate, peak = way.seconds() / len(way.done), way.until(way.done[-1]) / 1e6
+    print(f"{name:24}{rate:10.2f}{peak:10,.0f}{way.growth() / 1e6:18.2f}", flush=True)
+    return way
+
+
 def measure(given: str | None, sets: int, alone: int, blocks: int) -> dict[str, float]:
     """The figures of the last line, after a table of them. alone: sets of the first way, which is slow."""
     with tempfile.TemporaryDirectory() as root:
         common, of_kind, size = write_sets(Path(root), given, sets, blocks)
+        print(f"{sets} sets of {blocks} blocks of {BLOCK_TOKENS} tokens, a model of {size / 1e6:,.0f} MB in float32")
+        print(f"{'':24}{'s a set':>10}{'peak MB':>10}{'MB a further set':>18}", flush=True)
         with ensure_ray(common.resources):
-            ways = {
-                "whole, an actor each": one_by_one(common, of_kind["whole"][:alone]),
-                "whole, one actor": through_one_actor(common, of_kind["whole"]),
-                "adapters, one actor": through_one_actor(common, of_kind["adapter"]),
-            }
-    print(f"{sets} sets of {blocks} blocks of {BLOCK_TOKENS} tokens, a model of {size / 1e6:,.0f} MB in float32")
-    print(f"{'':24}{'s a set':>10}{'peak MB':>10}{'MB a further set':>18}")
-    for name, way in ways.items():
-        rate, peak = way.seconds() / len(way.done), way.until(way.done[-1]) / 1e6
-        print(f"{name:24}{rate:10.2f}{peak:10,.0f}{way.growth() / 1e6:18.2f}")
-    alone_way, whole, adapters = ways.values()
+            ways = [
+                shown("whole, an actor each", one_by_one(common, of_kind["whole"][:alone])),
+                shown("whole, one actor", through_one_actor(common, of_kind["whole"])),
+                shown("adapters, one actor", through_one_actor(common, of_kind["adapter"])),
+            ]
+    alone_way, whole, adapters = ways
     return {
         "adapter_memory_share": round(adapters.growth() / size, 5),
         "whole_memory_share": round(whole.growth() / size, 5),

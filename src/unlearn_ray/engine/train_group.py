@@ -5,8 +5,6 @@ next one (engine/idle.py). A training that fails takes its group with it: of its
 known state.
 """
 
-import ctypes
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import ray
-import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.train import RunConfig, ScalingConfig, get_context
@@ -24,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from unlearn_ray.engine import idle
 from unlearn_ray.engine.idle import Shape
 from unlearn_ray.engine.jobs import NOTHING_MORE, Jobs
+from unlearn_ray.engine.memory import free_memory
 
 
 class TrainGroup:
@@ -96,19 +94,10 @@ def _serve(config: dict) -> None:
         if job == NOTHING_MORE:
             return
         result = _done(job)
-        _free_memory()
+        free_memory()  # others need it while this worker waits
         ray.get(jobs.finish.remote(worker, result if worker == 0 else None))
 
 
 def _done(job: bytes) -> Any:
     loop, config = cloudpickle.loads(job)
     return loop(config)
-
-
-def _free_memory() -> None:
-    """Gives back what a training held: others need it while this worker waits."""
-    gc.collect()  # models, engines and their hooks refer to one another
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc alone has it
-        trim(0)

@@ -1,6 +1,5 @@
 """The actors of labelling: each goes from Arrow table to Arrow table, and from forget set to forget set."""
 
-import gc
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import pyarrow as pa
 import torch
 from peft import PeftModel
 
+from unlearn_ray.engine.memory import free_memory
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
 from unlearn_ray.material import specific_tokens
@@ -115,9 +115,7 @@ class LabelShard:
         if self.label and isinstance(self.label.reinforced, PeftModel):
             self.label.reinforced.unload()  # type: ignore[operator]
         self.label = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     def _write(self, name: str, shard: pa.Table) -> pa.Table:
         assert self.label
