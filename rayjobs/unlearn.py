@@ -1,11 +1,11 @@
-"""What `ray job submit` runs: every step for every forget set, like `unlearn-ray run`.
+"""Every step for every forget set as a Ray job, like `unlearn-ray run`; `--until STEP` stops after one.
 
-ray job submit --working-dir . -- python rayjobs/unlearn.py CONFIG [a.b=value ...]
+ray job submit --entrypoint-num-cpus 1 --working-dir . -- python rayjobs/unlearn.py CONFIG [a.b=value ...]
 """
+
+import sys
 
 from unlearn_ray.cli import main
 
 if __name__ == "__main__":
-    import sys
-
     main(["run", *sys.argv[1:]])

@@ -154,3 +154,19 @@ def local_ray():
         ray.init("local", num_cpus=6, log_to_driver=False, include_dashboard=True, dashboard_host="127.0.0.1")
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[..., tuple]]:
+    """start_cluster({name: options of the node}) -> the cluster, and its nodes by name; the head runs no work."""
+    from ray.cluster_utils import Cluster
+
+    clusters: list[Cluster] = []
+
+    def start(nodes: dict[str, dict]) -> tuple:
+        clusters.append(Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+        return clusters[-1], {name: clusters[-1].add_node(**options) for name, options in nodes.items()}
+
+    yield start
+    for cluster in clusters:
+        cluster.shutdown()

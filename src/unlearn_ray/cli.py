@@ -3,56 +3,18 @@
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from unlearn_ray import terminal
+from unlearn_ray.cli_cluster import doctor, submit
+from unlearn_ray.cli_common import Commands, debug_option, load, runs_until, takes_run
 from unlearn_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from unlearn_ray.config import RunConfig
     from unlearn_ray.engine.steps import Outcome
-
-
-class Commands(click.Group):
-    """The one place where exceptions become a line and an exit code: 2 for bad input, 1 for all else."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from here", err=True)
-            ctx.exit(130)
-        except Exception as error:
-            if ctx.meta.get("debug"):
-                raise
-            click.echo(f"error: {terminal.one_line(error)}", err=True)
-            ctx.exit(2 if isinstance(error, InputError) else 1)
-
-
-def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    ctx.meta["debug"] = ctx.meta.get("debug") or value
-
-
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the tracebacks of errors."
-)
-
-
-def takes_run(command: Callable) -> Callable:
-    """The arguments CONFIG [KEY=VALUE ...] of a command about a run."""
-    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-    return click.argument("config")(overrides(debug_option(command)))
-
-
-def _load(config: str, overrides: Sequence[str]) -> "RunConfig":
-    from unlearn_ray.config import load_config
-
-    return load_config(config, overrides)
 
 
 @click.group("unlearn-ray", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,19 +29,19 @@ def main() -> None:
 
 @main.command()
 @takes_run
-@click.option("--audit", is_flag=True, help="Attack the chosen models too, and put what came back into the reports.")
-def run(config: str, overrides: tuple[str, ...], audit: bool) -> None:
+@runs_until
+def run(config: str, overrides: tuple[str, ...], until: str, audit: bool) -> None:
     """Run every step for every forget set.
 
     Goes on with what is unfinished, and writes the reports.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
-    outcomes = pipeline.run(settings, until="audit" if audit else "evaluation", on_event=_show_progress)
+    outcomes = pipeline.run(settings, until="audit" if audit else until, on_event=_show_progress)
     click.echo(terminal.table(outcomes))
     pages = pipeline.report(settings)
-    if len(pages) == 1:
+    if len(pages) == 1 and until == "evaluation":
         [data] = pipeline.read_run(settings).values()
         click.echo(f"\n{terminal.comparison(data)}\n")
     _echo_reports(pages)
@@ -96,7 +58,7 @@ def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: b
     Memory of a device, steps and, where the run computes on this machine, time. Exits with 2 where the memory is too
     small, and says which settings fit.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray.stages.plan import make_plan
 
     planned = make_plan(settings, memory_gb=memory, probe=probe)
@@ -109,7 +71,7 @@ def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: b
 @takes_run
 def status(config: str, overrides: tuple[str, ...]) -> None:
     """Show what is done, running, failed and to do."""
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
     outcomes = pipeline.status(settings)
@@ -121,7 +83,7 @@ def status(config: str, overrides: tuple[str, ...]) -> None:
 @takes_run
 def report(config: str, overrides: tuple[str, ...]) -> None:
     """Write the reports of all evaluated forget sets."""
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
     pages = pipeline.report(settings)
@@ -141,7 +103,7 @@ def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[s
 
     MODEL is a hub id, a folder or a .gguf file. Prints the path of its report.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     names = [one.name for one in settings.forget_sets]
     chosen = names[0] if forget_set is None and len(names) == 1 else forget_set
     if chosen not in names:
@@ -162,7 +124,7 @@ def anchors() -> None:
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Dollars for a million tokens, for --dry-run.")
 def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[float, float] | None) -> None:
     """Make the dictionary of every forget set and stop there."""
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
     if dry_run:
@@ -253,7 +215,7 @@ def review_export(
 
     The access token of a server is in LABEL_STUDIO_API_KEY.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     if folder and server:
         raise InputError("--to and --server: give the one or the other")
     names = [one.name for one in settings.forget_sets]
@@ -284,7 +246,7 @@ def review_import(config: str, files: tuple[str, ...], server: str | None, overr
     FILES are Label Studio's JSON exports, or exported tasks with answers written into them. A file with anything wrong
     in it is refused whole. The next `run` applies what was decided.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     if bool(files) == bool(server):
         raise InputError("give FILES, or a server as --server")
     from unlearn_ray.review.server import Server
@@ -306,7 +268,7 @@ def review_serve(config: str, overrides: tuple[str, ...], port: int, data: str) 
 
     It listens on 127.0.0.1 alone, and the password is new with every start. `make label-studio` installs it.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray.review.serve import label_studio
     from unlearn_ray.review.server import TOKEN, Server
     from unlearn_ray.reviewing import export_review
@@ -365,6 +327,9 @@ def _fail_if_unfinished(outcomes: Sequence["Outcome"]) -> None:
     if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
         click.get_current_context().exit(1)
 
+
+main.add_command(submit)
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main()

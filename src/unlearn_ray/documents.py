@@ -3,24 +3,33 @@
 Nothing is guessed and nothing is skipped: a file that cannot be read in full is an InputError with its place.
 """
 
+import codecs
 import io
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from html.parser import HTMLParser
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bs4 import BeautifulSoup
-from bs4.element import NavigableString
 from ebooklib import epub
 
 from unlearn_ray.errors import InputError
 
-BLOCK_TAGS = ["p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "blockquote", "pre", "div", "section", "tr", "dt", "dd"]
+# What one file may hold, so that a hostile one is refused before it fills the memory: a novel has 1 MB.
+FILE_BYTES = 256 << 20
+DOCUMENT_BYTES = 64 << 20
+ROWS_AT_ONCE = 16  # of a parquet file, where one value may stand for a thousand rows
+CHAPTER_BYTES = 8 << 20  # of HTML
+
+BLOCK_TAGS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "blockquote", "pre", "div", "section", "tr", "dt", "dd"}
+UNREAD_FILES = {".jpg", ".jpeg", ".png", ".gif", ".ttf", ".otf", ".woff", ".css"}  # of an epub
+UNREAD_TAGS = {"head", "script", "style", "template"}
 
 
 def document_names(paths: Sequence[str]) -> dict[str, str]:
@@ -36,12 +45,21 @@ def document_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def read_documents(
-    paths: Sequence[str], read: Callable[[str], bytes] = lambda path: Path(path).read_bytes()
-) -> Iterator[tuple[str, str]]:
-    """The documents of the files in their order, as (name, text). `read` gives the bytes of a path."""
+def read_local(path: str, at_most: int) -> bytes:
+    """The first bytes of a file."""
+    with Path(path).open("rb") as file:
+        return file.read(at_most)
+
+
+def read_documents(paths: Sequence[str], read: Callable[[str, int], bytes] = read_local) -> Iterator[tuple[str, str]]:
+    """The documents of the files in their order, as (name, text). `read` gives so many bytes of a path at most."""
     for path, name in document_names(paths).items():
-        yield from parse_document(name, read(path))
+        yield from read_document(path, name, read)
+
+
+def read_document(path: str, name: str, read: Callable[[str, int], bytes]) -> list[tuple[str, str]]:
+    """parse_document of a file, of which no more is read than a file may hold."""
+    return parse_document(name, read(path, FILE_BYTES + 1))
 
 
 def parse_document(name: str, data: bytes) -> list[tuple[str, str]]:
@@ -49,10 +67,13 @@ def parse_document(name: str, data: bytes) -> list[tuple[str, str]]:
 
     A row is named NAME#ID from its "id", else its "name", else its number counted from 1; its text is in "text". Texts
     lose a byte order mark and end their lines with \\n. Raises InputError for a file that is not UTF-8, an empty
-    document, a row without a text, a broken epub or parquet, two rows of one name, and any other suffix.
+    document, a row without a text, a broken epub or parquet, two rows of one name, any other suffix, and for more than
+    FILE_BYTES of a file, DOCUMENT_BYTES of a document and CHAPTER_BYTES of a chapter, unpacked.
     """
     suffix = PurePosixPath(name).suffix.lower()
+    _refuse_large(name, len(data), FILE_BYTES, "file")
     if suffix in (".txt", ".md"):
+        _refuse_large(name, len(data), DOCUMENT_BYTES, "document")
         return [(name, _clean(name, _decode(name, data)))]
     if suffix == ".epub":
         return [(name, _clean(name, _epub_text(name, data)))]
@@ -74,6 +95,11 @@ def _refuse_twice(names: Iterable[str]) -> None:
         raise InputError(f"{twice[0]}: two documents of this name; give each document once")
 
 
+def _refuse_large(place: str, size: int, most: int, what: str) -> None:
+    if size > most:
+        raise InputError(f"{place}: more than {most >> 20} MB, the most that a {what} may have; split it")
+
+
 def _decode(name: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
@@ -86,6 +112,7 @@ def _decode(name: str, data: bytes) -> str:
 
 
 def _clean(place: str, text: str) -> str:
+    _refuse_large(place, len(text), DOCUMENT_BYTES, "document")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise InputError(f"{place}: the document is empty")
@@ -113,7 +140,7 @@ def _json_rows(name: str, text: str) -> Iterator[tuple[int, str, dict]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise InputError(f"{place}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise InputError(f'{place}: expected an object with a field "text"')
@@ -126,7 +153,13 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[int, str, dict]]:
         columns = file.schema_arrow.names
         if "text" not in columns:
             raise InputError(f'{name}: expected a column "text"; its columns are {", ".join(columns)}')
-        rows = file.read(columns=[key for key in ("text", "id", "name") if key in columns]).to_pylist()
+        wanted = [key for key in ("text", "id", "name") if key in columns]
+        rows: list[dict] = []
+        size = 0
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted):
+            size += batch.nbytes
+            _refuse_large(name, size, FILE_BYTES, "file, unpacked,")
+            rows += batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: not a readable parquet file: {error}") from error
     for number, row in enumerate(rows, start=1):
@@ -136,11 +169,32 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[int, str, dict]]:
 def _epub_text(name: str, data: bytes) -> str:
     """The chapters in reading order, without the table of contents; an empty line between paragraphs."""
     try:
+        _refuse_bomb(name, data)
         book = epub.read_epub(io.BytesIO(data))
         chapters = [_html_text(item.content) for item in _chapters(book)]
+    except InputError:
+        raise
     except Exception as error:  # ebooklib lets through whatever its zip and XML readers stumble over
         raise InputError(f"{name}: not a readable epub: {type(error).__name__}: {error}") from error
     return "\n\n".join(chapter for chapter in chapters if chapter)
+
+
+def _refuse_bomb(name: str, data: bytes) -> None:
+    """By the sizes that the archive states, which zipfile holds it to."""
+    with ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+    _refuse_large(name, sum(entry.file_size for entry in entries), FILE_BYTES, "file, unpacked,")
+    for entry in entries:
+        if PurePosixPath(entry.filename).suffix.lower() not in (
+            ".jpg",
+            ".jpeg",
+            ".png",
+            ".gif",
+            ".ttf",
+            ".otf",
+            ".css",
+        ):
+            _refuse_large(f"{name}, {entry.filename}", entry.file_size, CHAPTER_BYTES, "chapter")
 
 
 def _chapters(book: epub.EpubBook) -> Iterator[epub.EpubHtml]:
@@ -153,15 +207,44 @@ def _chapters(book: epub.EpubBook) -> Iterator[epub.EpubHtml]:
 
 
 def _html_text(content: bytes) -> str:
-    soup = BeautifulSoup(content, "html.parser")
-    body = soup.body or soup
-    for node in body.find_all(string=True):
-        if type(node) is NavigableString and not node.find_parent("pre"):
-            node.replace_with(re.sub(r"\s+", " ", node))
-    for tag in body.find_all("br"):
-        tag.replace_with("\n")
-    for tag in body.find_all(BLOCK_TAGS):
-        tag.insert_before("\n\n")
-        tag.insert_after("\n\n")
-    text = re.sub(r" *\n *", "\n", body.get_text())
+    reader = _Reader()
+    reader.feed(_html_decoded(content))
+    reader.close()
+    text = re.sub(r"(?<! ) *\n *", "\n", "".join(reader.pieces))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _html_decoded(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)", content)
+    return content.decode(declared[1].decode() if declared else "utf-8-sig").removeprefix("\ufeff")
+
+
+class _Reader(HTMLParser):
+    """The text of a body in pieces, in time that grows with its length whatever it holds; a tree's does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+        self.unread: str | None = None  # the element whose content is no text
+        self.in_pre = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "body":
+            self.pieces.clear()
+        elif tag in UNREAD_TAGS and self.unread is None:
+            self.unread = tag
+        self.in_pre += tag == "pre"
+        self.pieces.append("\n" if tag == "br" else "\n\n" if tag in BLOCK_TAGS else "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self.unread:
+            self.unread = None
+        if tag == "pre":
+            self.in_pre = max(0, self.in_pre - 1)
+        self.pieces.append("\n\n" if tag in BLOCK_TAGS else "")
+
+    def handle_data(self, data: str) -> None:
+        if self.unread is None:
+            self.pieces.append(data if self.in_pre else re.sub(r"\s+", " ", data))

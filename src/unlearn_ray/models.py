@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.losses import OutputLayer
 
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 Head = Callable[[torch.Tensor], torch.Tensor]
 COLUMNS = 8192  # of a product on a CPU that are computed at one time
 
@@ -52,6 +53,7 @@ def load_model(
     Raises InputError where the model cannot be read, or an adapter does not fit its base.
     """
     transformers_logging.disable_progress_bar()
+    refuse_pickles(path)
     if (Path(path) / "adapter_config.json").is_file():
         base = load_model(
             _adapter_base(path), dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
@@ -72,6 +74,16 @@ def load_model(
     return model.eval()
 
 
+def refuse_pickles(path: str) -> None:
+    """Raises InputError for a folder whose weights are pickles, which run code when they are read."""
+    kinds = {file.suffix for file in Path(path).glob("*") if file.is_file()}
+    if found := sorted(kinds & PICKLES) if ".safetensors" not in kinds else []:
+        raise InputError(
+            f"{path}: its weights are pickles ({', '.join(found)}), which run code when they are read; "
+            "expected .safetensors: on a machine that may be lost, load it with transformers and save it again"
+        )
+
+
 def load_model_config(path: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
     """What a model (see load_model for `path`) is like, without its weights. Raises InputError where it cannot be
     read.
@@ -90,6 +102,7 @@ def add_adapter(baseline: PreTrainedModel, folder: str, *, float32: bool = False
 
     Raises InputError for an adapter that does not fit the baseline.
     """
+    refuse_pickles(folder)
     try:
         return PeftModel.from_pretrained(baseline, folder, autocast_adapter_dtype=float32).eval()
     except (RuntimeError, ValueError) as error:
@@ -135,6 +148,18 @@ def leading_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 def decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     """The part of the model (with its adapter, if it has one) that gives last_hidden_state [B, T, H]."""
     return getattr(_causal(model), str(_causal(model).base_model_prefix))
+
+
+def compile_layers(model: PreTrainedModel | PeftModel) -> None:
+    """On a GPU, fuses what stands between the matrix products of every layer, in place, for forward passes.
+
+    Dynamic from the first batch on: what is computed of a batch must not depend on the shapes of those before it. A
+    model that accelerate spreads over several GPUs is left as it is.
+    """
+    lists = [part for part in decoder(model).children() if isinstance(part, torch.nn.ModuleList)]
+    if model.device.type == "cuda" and getattr(_causal(model), "hf_device_map", None) is None:
+        for layer in (layer for layers in lists for layer in layers):
+            layer.compile(dynamic=True)
 
 
 def output_layer(model: PreTrainedModel | PeftModel) -> OutputLayer:

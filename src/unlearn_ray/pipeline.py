@@ -353,7 +353,7 @@ def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], basel
         cut_documents,
         documents=[absolute(path) for path in documents],
         block_tokens=tokens,
-        workers=config.resources.workers,
+        resources=config.resources,
         trust_remote_code=config.trust_remote_code,
     )
     return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, hashes(documents))

@@ -1,5 +1,6 @@
 """What the command prints, as text. Imports nothing heavy."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from unlearn_ray.stages.plan import Plan
     from unlearn_ray.stages.proposals import Estimate
 
+# All but the tab and the line feed, and what turns the direction of writing.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 EXAMPLES_SHOWN = 12
 COMPLETIONS_SHOWN = 5
 PASSAGE_CHARACTERS = 400
@@ -28,8 +31,13 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback (most recent call last):" in str(error) else " ".join(lines)
     if isinstance(error, (InputError, StepFailed)):
-        return text
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+        return printable(text)
+    return printable(f"{type(error).__name__}: {text} (--debug shows where)")
+
+
+def printable(text: str) -> str:
+    """Text of documents and models for a terminal, which would take orders from its control characters."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def progress(outcome: "Outcome") -> str:
@@ -121,7 +129,7 @@ def comparison(data: dict) -> str:
         for time in ("before", "after"):
             text = "".join(part["text"] for part in pair[time]["parts"])
             lines += textwrap.wrap(text, 100, initial_indent=f"    {time}: ", subsequent_indent="    ")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def findings(found: Sequence["Finding"], width: int) -> str:
@@ -132,7 +140,7 @@ def findings(found: Sequence["Finding"], width: int) -> str:
         more = len(finding.examples) - EXAMPLES_SHOWN
         examples = [*finding.examples[:EXAMPLES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         lines += textwrap.wrap("; ".join(examples), width, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def passage(text: str, start: int, end: int) -> tuple[int, int]:
@@ -155,7 +163,7 @@ def side_by_side(text: str, translation: "Translation", width: int) -> str:
         pairs = zip_longest(textwrap.wrap(one, column), textwrap.wrap(other, column), fillvalue="")
         lines += [f"{a:<{column}} | {b}".rstrip() for a, b in pairs]
         lines.append(f"{'':<{column}} |")
-    return "\n".join(lines[:-1])
+    return printable("\n".join(lines[:-1]))
 
 
 def exported(projects: Sequence["Exported"]) -> str:
@@ -185,7 +193,7 @@ def imported(projects: Sequence["Imported"], cancelled: int) -> str:
     if more > 0:
         conflicts = [*conflicts[:CONFLICTS_SHOWN], f"and {more} more in ROOT/FORGET_SET/review/open.jsonl"]
     told = [f"{cancelled} cancelled annotations were skipped"] if cancelled else []
-    return "\n".join([*_in_columns(rows), *told, *notes, *conflicts])
+    return printable("\n".join([*_in_columns(rows), *told, *notes, *conflicts]))
 
 
 def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

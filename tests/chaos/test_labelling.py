@@ -5,9 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,39 +38,29 @@ def wait_for_labels(root: Path, program: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def labelling_actors(root: psutil.Process) -> list[psutil.Process]:
-    return [process for process in root.children(recursive=True) if "LabelShard" in " ".join(process.cmdline())]
-
-
 def test_three_actors_give_the_labels_of_one(start, finish, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "three")
     finish(start("labels", root, *OVERRIDES, "resources.workers=3"))
     assert labels(root) == labels(undisturbed)
 
 
-def test_a_killed_actor_changes_no_label(start, finish, undisturbed, tmp_path):
+def test_a_killed_actor_changes_no_label(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("labels", root, *OVERRIDES, "resources.workers=2")
     wait_for_labels(root, program)
-    actors = labelling_actors(psutil.Process(program.pid))
+    actors = workers_of(program, "LabelShard")
     assert len(actors) == 2 and len(labels(root)) < len(labels(undisturbed))
     actors[0].kill()
     finish(program)
     assert labels(root) == labels(undisturbed)
 
 
-def test_a_killed_node_changes_no_label(start, finish, undisturbed, tmp_path):
+def test_a_node_that_is_taken_away_changes_no_label(start, finish, two_nodes, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "node")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
-        program = start("labels", root, *OVERRIDES, "resources.workers=2", address=cluster.address)
-        wait_for_labels(root, program)
-        raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
-        [working, *_] = [node for node, raylet in zip(nodes, raylets, strict=True) if labelling_actors(raylet)]
-        assert len(labels(root)) < len(labels(undisturbed))
-        cluster.remove_node(working, allow_graceful=False)
-        finish(program)
-    finally:
-        cluster.shutdown()
+    address, pre_empt = two_nodes
+    program = start("labels", root, *OVERRIDES, "resources.workers=2", address=address)
+    wait_for_labels(root, program)
+    assert len(labels(root)) < len(labels(undisturbed))
+    pre_empt("LabelShard")
+    finish(program)
     assert labels(root) == labels(undisturbed)

@@ -6,9 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -52,15 +50,11 @@ def wait_for_a_state(root: Path, program: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def training_workers(root: psutil.Process) -> list[psutil.Process]:
-    return [process for process in root.children(recursive=True) if "RayTrainWorker" in " ".join(process.cmdline())]
-
-
-def test_a_killed_worker_changes_no_weight(start, finish, undisturbed, tmp_path):
+def test_a_killed_worker_changes_no_weight(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("reinforced", root, *OVERRIDES)
     wait_for_a_state(root, program)
-    workers = training_workers(psutil.Process(program.pid))
+    workers = workers_of(program, "RayTrainWorker")
     assert len(workers) == 2
     workers[1].kill()
     finish(program)
@@ -69,18 +63,11 @@ def test_a_killed_worker_changes_no_weight(start, finish, undisturbed, tmp_path)
     assert not list(reinforced(root).glob("saves/**/*.pt"))
 
 
-def test_a_killed_node_changes_no_weight(start, finish, undisturbed, tmp_path):
+def test_a_node_that_is_taken_away_changes_no_weight(start, finish, two_nodes, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "node")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
-        program = start("reinforced", root, *OVERRIDES, address=cluster.address)
-        wait_for_a_state(root, program)
-        raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
-        [working, *_] = [node for node, raylet in zip(nodes, raylets, strict=True) if training_workers(raylet)]
-        cluster.remove_node(working, allow_graceful=False)
-        finish(program)
-    finally:
-        cluster.shutdown()
-    assert restarts(root) == 1
+    address, pre_empt = two_nodes
+    program = start("reinforced", root, *OVERRIDES, address=address)
+    wait_for_a_state(root, program)
+    pre_empt("RayTrainWorker")
+    finish(program)
     assert weights(root) == weights(undisturbed)

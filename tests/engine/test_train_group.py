@@ -25,7 +25,17 @@ def train(tmp_path_factory, local_ray) -> Iterator[Callable[..., tuple[Any, int]
 
     def run(loop: Callable[[dict], Any], config: dict | None = None, workers: int = 1, restarts: int = 0):
         record = str(tmp_path_factory.mktemp("record") / "ray-train")
-        result = fit(loop, config or {}, name="test", record=record, workers=workers, cpus=1, gpus=0, restarts=restarts)
+        result = fit(
+            loop,
+            config or {},
+            name="test",
+            record=record,
+            workers=workers,
+            cpus=1,
+            gpus=0,
+            places=(),
+            restarts=restarts,
+        )
         assert not Path(record).exists()
         return result
 

@@ -1,6 +1,8 @@
 import json
 import re
-from dataclasses import replace
+import shutil
+import subprocess
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from unlearn_ray.stages.evaluate import COMPLETION_SCHEMA
 from unlearn_ray.stages.plots import curve, recovery
 from unlearn_ray.stages.report import ReportData, collect, render, token_texts, write_report
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = '<script>alert("completion")</script>'
 VOID = {"meta", "link", "br", "input", "img", "line", "circle", "polyline"}
 
@@ -209,6 +212,24 @@ def test_tokens_of_one_character_are_shown_as_that_character(tiny_model_folder: 
 def test_report_json_holds_the_same_data(data: ReportData, page: Page, tmp_path: Path):
     written = json.loads((tmp_path / "report.json").read_text())
     assert ReportData(**written) == data
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_nothing_of_a_document_or_a_completion_runs_in_a_browser(data: ReportData, tmp_path: Path):
+    payload = "\"'><img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script>${7*7}"
+    hostile = json.dumps(asdict(data)).replace(json.dumps(EVIL)[1:-1], json.dumps(payload)[1:-1])
+    page = render(ReportData(**json.loads(hostile)), "report.html")
+    assert page.count("document.title=") >= 4
+    titles = []
+    for name, html in {"report": page, "unescaped": page.replace("</h1>", f"</h1>{payload}", 1)}.items():
+        (tmp_path / f"{name}.html").write_text(html)
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        dom = subprocess.run(
+            [str(CHROMIUM), *options, "--dump-dom", (tmp_path / f"{name}.html").as_uri()],
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+        titles += re.findall("<title>(.*?)</title>", dom)
+    assert len(titles) == 2 and titles[0] != "ran" and titles[1] == "ran"  # so the payload runs where it can
 
 
 def test_a_metric_that_is_nothing_everywhere_still_has_a_plot():

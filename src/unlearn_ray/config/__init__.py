@@ -3,6 +3,7 @@ YAML (loading)."""
 
 from unlearn_ray.config.evidence import Audit, Benchmarks, Evaluate, Judge, Prompts
 from unlearn_ray.config.loading import load_config
+from unlearn_ray.config.placement import Placement
 from unlearn_ray.config.review import Review
 from unlearn_ray.config.sections import (
     Adapter,
@@ -26,6 +27,7 @@ __all__ = [
     "ForgetSet",
     "Judge",
     "Label",
+    "Placement",
     "Prompts",
     "Reinforce",
     "Resources",

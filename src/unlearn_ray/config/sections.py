@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from unlearn_ray.config.base import Alpha, Count, Globs, Section, Share, Text, not_empty, refuse_unread, several
 from unlearn_ray.config.evidence import Audit, Evaluate
+from unlearn_ray.config.placement import Placement
 from unlearn_ray.config.review import Review
 
 
@@ -199,6 +200,11 @@ class Resources(Section):
     """How often a training that lost a worker or a node goes on from its last save before it counts as failed."""
     parallel_sets: Count = 1
     """Steps that run at the same time."""
+    accelerator_type: Text | None = None
+    """The GPU that all work on GPUs needs, by Ray's label `ray.io/accelerator-type`: H100, or in(H100, H200); null
+    takes any."""
+    placement: Placement = Placement()
+    """Which nodes of a cluster the work prefers."""
     endpoint: Endpoint = Endpoint()
     """Where language models are asked."""
     address: Text | None = None

@@ -12,7 +12,10 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
 
+from unlearn_ray.config import Resources
 from unlearn_ray.engine.idle import Shape, room
+from unlearn_ray.engine.placement import Place, places, scheduling
+from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.errors import InputError, StepFailed
 
 # A pipeline that makes no progress for this long is dead (a pool waiting for resources that never come), not slow.
@@ -23,7 +26,7 @@ OWN_ERROR = re.compile(rf"^{InputError.__module__}\.(?P<type>InputError|StepFail
 @dataclass(frozen=True)
 class Pool:
     """A fixed pool of actors that each hold one `callable_class(**arguments)`, a function from Arrow table to Arrow
-    table.
+    table. places: see engine/placement.py.
 
     A pool on GPUs takes no CPUs: with CPUs it could starve the stages that feed it, and wait for them for ever.
     """
@@ -33,17 +36,34 @@ class Pool:
     workers: int = 1
     cpus: float = 1
     gpus: float = 0
+    places: Sequence[Place] = ()
 
     def shape(self, shards: int) -> Shape:
         """What the pool holds for so many shards."""
         return Shape(min(self.workers, shards), 0 if self.gpus else self.cpus, self.gpus)
 
 
+def scoring_pool(
+    callable_class: Callable, arguments: dict[str, Any], resources: Resources, workers: int | None = None
+) -> Pool:
+    """A pool whose actors score text with whole models; `resources.workers` of them, or so many."""
+    gpus = gpus_per_scorer(resources)
+    return Pool(
+        callable_class,
+        arguments,
+        workers=workers or resources.workers,
+        cpus=resources.cpus_per_worker,
+        gpus=gpus,
+        places=places(resources, "score", gpus),
+    )
+
+
 def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
     """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one.
 
-    Each shard is one Ray block from beginning to end, and batch_size=None hands a block over whole: so what an actor
-    computes together depends on the shard alone, not on the number of actors or the order of completion.
+    A shard is one row from pool to pool (see one_row), and batch_size=1 hands over one at a time: so what an actor
+    computes together depends on the shard alone, not on the number of actors or the order of completion. Whole blocks
+    (batch_size=None) would do the same, but Ray refuses them where there are GPUs.
     """
     if not shards:
         return
@@ -57,15 +77,29 @@ def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]
         dataset = dataset.map_batches(
             pool.callable_class,
             fn_constructor_kwargs=pool.arguments,
-            batch_size=None,
+            batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=shape.workers),
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
+            **scheduling(pool.places),
         )
     with own_errors(), room(*shapes):
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, batch).to_pylist()
+
+
+def one_row(table: pa.Table) -> pa.Table:
+    """What a pool hands to the next one: a table as one row of another."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return pa.table({"table": pa.array([sink.getvalue().to_pybytes()], pa.large_binary())})
+
+
+def out_of_row(row: pa.Table) -> pa.Table:
+    """The table that one_row packed."""
+    return pa.ipc.open_stream(row["table"][0].as_buffer()).read_all()
 
 
 @contextmanager

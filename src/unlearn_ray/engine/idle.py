@@ -21,11 +21,12 @@ ENDING_S = 30
 
 @dataclass(frozen=True)
 class Shape:
-    """So many workers, each with so many CPUs and GPUs."""
+    """So many workers, each with so many CPUs and GPUs, at one of the places (engine/placement.py)."""
 
     workers: int
     cpus: float
     gpus: float
+    places: tuple = ()
 
 
 class Group(Protocol):

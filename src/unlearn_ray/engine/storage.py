@@ -3,20 +3,22 @@
 import hashlib
 import json
 import os
-import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
 from pyarrow import fs
 
+from unlearn_ray.engine.filesystems import OBJECT_STORES, create, open_path, patiently, put
 from unlearn_ray.errors import InputError, StepFailed
+
+PIECE = 1 << 24  # bytes of a read: a request each, in an object store
 
 
 def join(*parts: str) -> str:
@@ -29,10 +31,19 @@ def exists(path: str) -> bool:
     return _info(path).type != fs.FileType.NotFound
 
 
-def read_bytes(path: str) -> bytes:
-    system, inner = _open(path)
-    with system.open_input_stream(inner) as stream:
-        return stream.read()
+def read_bytes(path: str, at_most: int | None = None) -> bytes:
+    """The content of a file, or its beginning.
+
+    Raises FileNotFoundError where there is no such file, and StepFailed where it cannot be read, as all readers here.
+    """
+    system, inner = open_path(path)
+
+    def read() -> bytes:
+        with system.open_input_stream(inner) as stream:
+            return stream.read(at_most)
+
+    with _reading(path):
+        return patiently(read)
 
 
 def read_text(path: str) -> str:
@@ -71,26 +82,35 @@ def write_atomic(path: str, data: bytes) -> None:
 
 @contextmanager
 def writing(path: str) -> Iterator[IO[bytes]]:
-    """A file to write in pieces, that is there as a whole when the context ends without an error, or not at all."""
-    system, inner = _open(path)
+    """A file to write in pieces, that is there as a whole when the context ends without an error, or not at all.
+
+    For an object store the pieces are gathered in a local file: a stream of pyarrow cannot be given up, it leaves what
+    has been written so far as a whole object.
+    """
+    system, inner = open_path(path)
     with _writing(path):
         if isinstance(system, fs.LocalFileSystem):
             with _replacing(Path(inner)) as file:
                 yield file
         else:
-            with system.open_output_stream(inner) as stream:
-                yield stream
+            with tempfile.NamedTemporaryFile(prefix="unlearn-ray-") as file:
+                yield file
+                file.flush()
+                put(path, Path(file.name))
 
 
 def write_new(path: str, data: bytes) -> bool:
-    """Write a file that must not exist yet; False where it does. In an object store two at once may both win."""
-    system, inner = _open(path)
+    """Write a file that must not exist yet; False where it does. Of many that try at once one wins, locally, on S3, on
+    Google's and on Azure's storage; elsewhere two may.
+    """
+    system, inner = open_path(path)
     with _writing(path):
+        if path.startswith(OBJECT_STORES):
+            return create(path, data)
         if not isinstance(system, fs.LocalFileSystem):
             if exists(path):
                 return False
-            with system.open_output_stream(inner) as stream:
-                stream.write(data)
+            write_atomic(path, data)
             return True
         make_folder(os.path.dirname(inner))
         try:
@@ -103,7 +123,7 @@ def write_new(path: str, data: bytes) -> bool:
 
 def make_folder(path: str) -> None:
     """Make a local folder and those above it; object stores have none and need none."""
-    system, inner = _open(path)
+    system, inner = open_path(path)
     if isinstance(system, fs.LocalFileSystem):
         with _writing(path):
             os.makedirs(inner, exist_ok=True)
@@ -111,20 +131,23 @@ def make_folder(path: str) -> None:
 
 def list_files(folder: str) -> list[str]:
     """All files below a folder, sorted; none where there is no such folder."""
-    system, inner = _open(folder)
+    system, inner = open_path(folder)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    found = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
+    with _reading(folder):
+        found = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
     return sorted(join(folder, path[len(inner) :].lstrip("/")) for path in found)
 
 
 def expand(patterns: str | Sequence[str]) -> list[str]:
     """The files that paths and globs name (`*`, `?`, `[ab]`, `**` for any depth), sorted, each once.
 
-    Hidden files are only found by a pattern that says so. Raises InputError for a pattern that matches no file.
+    Hidden files are only found by a pattern that says so. Raises InputError for a pattern that matches no file, and for
+    a storage that cannot be read.
     """
     found: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        files = [pattern] if _info(pattern).type == fs.FileType.File else _matching(pattern)
+        with _reading(pattern, InputError):
+            files = [pattern] if _info(pattern).type == fs.FileType.File else _matching(pattern)
         if not files:
             raise InputError(f"{pattern}: no such file; a folder is given as a glob, such as {join('FOLDER', '*.txt')}")
         found.update(files)
@@ -132,70 +155,65 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
 
 
 def sha256_of(path: str) -> str:
-    """The hash of a file's content, read in pieces. Raises InputError where there is no such file."""
-    system, inner = _open(path)
-    if _info(path).type != fs.FileType.File:
-        raise InputError(f"{path}: no such file")
-    digest = hashlib.sha256()
-    with system.open_input_stream(inner) as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    """The hash of a file's content, read in pieces. Raises InputError where there is no such file, or no way to it."""
+    system, inner = open_path(path)
+    with _reading(path, InputError):
+        if _info(path).type != fs.FileType.File:
+            raise InputError(f"{path}: no such file")
+        return patiently(lambda: _hash(system, inner))
 
 
 @contextmanager
 def local_folder(path: str) -> Iterator[str]:
     """A local folder with the content of `path`, for libraries that read only those: itself, or a copy for a while."""
-    system, inner = _open(path)
+    system, inner = open_path(path)
     if isinstance(system, fs.LocalFileSystem):
         yield inner
     else:
         with tempfile.TemporaryDirectory(prefix="unlearn-ray-") as copy:
-            fs.copy_files(inner, copy, source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
+            for file in list_files(path):
+                with _reading(file):
+                    below = file.removeprefix(path).lstrip("/")
+                    patiently(partial(_download, *open_path(file), Path(copy, below)))
             yield copy
 
 
 def upload_folder(local: str, path: str) -> None:
     """Copy the files below a local folder to `path`."""
-    system, inner = _open(path)
-    make_folder(path)
-    with _writing(path):
-        fs.copy_files(local, inner, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+    for file in Path(local).rglob("*"):
+        if file.is_file():
+            into = join(path, file.relative_to(local).as_posix())
+            make_folder(into.rpartition("/")[0])
+            with _writing(into):
+                put(into, file)
 
 
 def remove(path: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
-    system, inner = _open(path)
-    match _info(path).type:
-        case fs.FileType.File:
-            system.delete_file(inner)
-        case fs.FileType.Directory:
-            system.delete_dir(inner)
-
-
-def _open(path: str) -> tuple[fs.FileSystem, str]:
-    scheme, separator, rest = path.removeprefix("file://").partition("://")
-    if not separator:
-        return fs.LocalFileSystem(), os.path.abspath(scheme)
-    if re.search(r"\?\w+=", rest):
-        raise InputError(f"{path}: give the options of a URI in the environment (AWS_ENDPOINT_URL, AWS_REGION, ...)")
-    # Only the bucket is read as a URI: names below it may hold spaces, brackets and what else a URI cannot.
-    bucket, _, below = rest.partition("/")
-    system, base = _filesystem(f"{scheme}://{bucket}")
-    return system, f"{base.rstrip('/')}/{below}".rstrip("/")
-
-
-@cache
-def _filesystem(bucket: str) -> tuple[fs.FileSystem, str]:
-    try:
-        return fs.FileSystem.from_uri(bucket)
-    except (pa.ArrowException, ValueError, ImportError, OSError) as error:
-        raise InputError(f"{bucket}: pyarrow.fs cannot open this storage: {error}") from error
+    system, inner = open_path(path)
+    with _writing(path):
+        match _info(path).type:
+            case fs.FileType.File:
+                system.delete_file(inner)
+            case fs.FileType.Directory:
+                system.delete_dir(inner)
 
 
 def _info(path: str) -> fs.FileInfo:
-    system, inner = _open(path)
-    return system.get_file_info(inner)
+    system, inner = open_path(path)
+    with _reading(path):
+        return system.get_file_info(inner)
+
+
+@contextmanager
+def _reading(path: str, kind: type[Exception] = StepFailed) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, StepFailed) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        raise kind(f"cannot read {path}: {reason}") from error
 
 
 @contextmanager
@@ -204,6 +222,20 @@ def _writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StepFailed(f"cannot write {path}: {error} (what is finished is kept; mend this and run again)") from error
+
+
+def _hash(system: fs.FileSystem, inner: str) -> str:
+    digest = hashlib.sha256()
+    with system.open_input_stream(inner) as stream:
+        while piece := stream.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _download(system: fs.FileSystem, inner: str, local: Path) -> None:
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with system.open_input_stream(inner) as source, local.open("wb") as target:
+        shutil.copyfileobj(source, target, PIECE)
 
 
 @contextmanager
@@ -228,7 +260,7 @@ def _matching(pattern: str) -> list[str]:
     if plain == len(parts):
         return []
     folder, rest = "/".join(parts[:plain]), parts[plain:]
-    system, inner = _open(folder or ("/" if pattern.startswith("/") else "."))
+    system, inner = open_path(folder or ("/" if pattern.startswith("/") else "."))
     selector = fs.FileSelector(inner, recursive=len(rest) > 1 or rest[0] == "**", allow_not_found=True)
     infos = [info for info in system.get_file_info(selector) if info.type == fs.FileType.File]
     found = [info.path[len(inner) :].strip("/").split("/") for info in infos]

@@ -20,8 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unlearn_ray.engine import idle
 from unlearn_ray.engine.idle import Shape
-from unlearn_ray.engine.jobs import NOTHING_MORE, Jobs
 from unlearn_ray.engine.memory import free_memory
+from unlearn_ray.engine.placement import one_place
+from unlearn_ray.engine.train_jobs import NOTHING_MORE, Jobs
 
 
 class TrainGroup:
@@ -39,7 +40,10 @@ class TrainGroup:
             _serve,
             train_loop_config={"jobs": self.jobs},
             scaling_config=ScalingConfig(
-                num_workers=shape.workers, use_gpu=shape.gpus > 0, resources_per_worker=resources
+                num_workers=shape.workers,
+                use_gpu=shape.gpus > 0,
+                resources_per_worker=resources,
+                label_selector=one_place(shape.places, shape.workers, resources) or None,
             ),
             run_config=RunConfig(name=name, storage_path=record),
         )

@@ -12,8 +12,7 @@ import torch
 
 from unlearn_ray.config import Anchors, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.session import gpus_per_scorer
+from unlearn_ray.engine.data import map_shards, scoring_pool
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.material import documents_of
@@ -59,16 +58,9 @@ def propose_dictionary(
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
-    pool = Pool(
-        GainShard,
-        arguments,
-        workers=resources.workers,
-        cpus=resources.cpus_per_worker,
-        gpus=gpus_per_scorer(resources),
-    )
     shards = [json.dumps(shard) for shard in shards_of(run.inputs["blocks"], GAIN_BLOCKS)]
     sums = np.zeros((len(surfaces), 2))
-    for row in map_shards("gains", shards, pool):
+    for row in map_shards("gains", shards, scoring_pool(GainShard, arguments, resources)):
         sums[row["surface"]] += row["gain"], row["tokens"]
     gains = {surface: gain / tokens for surface, (gain, tokens) in zip(surfaces, sums.tolist(), strict=True) if tokens}
     anchors = propose(documents, max_anchors=settings.max_anchors, min_count=settings.min_count, gains=gains, seed=seed)

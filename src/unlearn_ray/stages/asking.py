@@ -20,6 +20,7 @@ from unlearn_ray.config import Endpoint, Resources
 from unlearn_ray.endpoint import Answer, Chat, Connection, Question, Unanswered, check_endpoint
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
+from unlearn_ray.engine.placement import places
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.method.answers import Message, Unreadable, asked_again
 
@@ -74,7 +75,7 @@ def ask_all(
     }
     numbered, size = list(enumerate(asked)), 4 * resources.endpoint.requests_at_once
     shards = [json.dumps(numbered[start : start + size]) for start in range(0, len(numbered), size)]
-    pool = Pool(AskShard, arguments, cpus=0.5)  # it waits
+    pool = Pool(AskShard, arguments, cpus=0.5, places=places(resources, "cpu"))  # it waits
     taken = {row["number"]: Taken(**json.loads(row["taken"])) for row in map_shards(what, shards, pool)}
     if unanswered := [one.answer for one in taken.values() if one.outcome == UNANSWERED]:
         raise StepFailed(

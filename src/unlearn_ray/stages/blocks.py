@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unlearn_ray.documents import document_names, parse_document
+from unlearn_ray.config import Resources
+from unlearn_ray.documents import document_names, read_document
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
+from unlearn_ray.engine.placement import places
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.blocks import BLOCK_SCHEMA, cut_blocks
@@ -22,7 +24,7 @@ SHARD_BLOCKS = 64  # blocks in a shard: the unit of labelling, of its files and 
 
 
 def cut_documents(
-    run: StepRun, *, documents: Sequence[str], block_tokens: int, workers: int, trust_remote_code: bool
+    run: StepRun, *, documents: Sequence[str], block_tokens: int, resources: Resources, trust_remote_code: bool
 ) -> dict:
     """Writes part-N.parquet (BLOCK_SCHEMA) for the N-th file; returns counts, and the blocks in each part."""
     shards = [
@@ -35,9 +37,8 @@ def cut_documents(
         "out": run.out,
         "trust_remote_code": trust_remote_code,
     }
-    parts = sorted(
-        map_shards("blocks", shards, Pool(CutDocuments, arguments, workers=workers)), key=lambda part: part["part"]
-    )
+    pool = Pool(CutDocuments, arguments, workers=resources.workers, places=places(resources, "cpu"))
+    parts = sorted(map_shards("blocks", shards, pool), key=lambda part: part["part"])
     _refuse_one_id_twice(run.out)
     return {
         "rows": {key: sum(part[key] for part in parts) for key in ("documents", "blocks", "tokens")},
@@ -54,7 +55,7 @@ class CutDocuments:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
-        documents = parse_document(work["name"], storage.read_bytes(work["path"]))
+        documents = read_document(work["path"], work["name"], storage.read_bytes)
         tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
         blocks = pa.concat_tables(tables)
         write_parquet(storage.join(self.out, work["part"]), blocks)

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unlearn_ray.config import Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.session import gpus_per_scorer
+from unlearn_ray.engine.data import map_shards, scoring_pool
 from unlearn_ray.evaluation import Readings
 from unlearn_ray.stages.baseline import open_model, open_tokenizer
 
@@ -43,7 +42,6 @@ def examine(
         (model, study): storage.join(out, "readings", study, f"{model}.npz") for model in models for study in studies
     }
     missing = [key for key, file in files.items() if not storage.exists(file)]
-    gpus = gpus_per_scorer(resources)
     arguments = {
         "baseline": baseline,
         "studies": dict(studies),
@@ -51,13 +49,12 @@ def examine(
         "batch_blocks": resources.evaluation_batch,
         "trust_remote_code": trust_remote_code,
     }
-    pool = Pool(ExamineShard, arguments, workers=resources.workers, cpus=resources.cpus_per_worker, gpus=gpus)
     shards = [
         json.dumps({"model": model, "folder": models[model], "study": study, "file": files[model, study]})
         for model, study in missing
     ]
     started = time.monotonic()
-    for done, _ in enumerate(map_shards("examine", shards, pool), start=1):
+    for done, _ in enumerate(map_shards("examine", shards, scoring_pool(ExamineShard, arguments, resources)), start=1):
         left = (time.monotonic() - started) / done * (len(missing) - done)
         progress = {"step": len(files) - len(missing) + done, "steps": len(files), "seconds_left": left}
         storage.write_json(storage.join(out, "progress.json"), progress)

@@ -18,6 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from unlearn_ray.config import Adapter, Resources
 from unlearn_ray.engine import storage
+from unlearn_ray.engine.placement import places
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.train import fit
 from unlearn_ray.errors import StepFailed
@@ -74,6 +75,7 @@ def fine_tune(job: FineTune, resources: Resources, name: str) -> dict:
     A killed one goes on from job.out/saves. Returns for the manifest the losses, the number of steps and blocks, and
     how often the workers were started again. Raises Diverged.
     """
+    gpus = gpus_per_worker(resources)
     losses, restarts = fit(
         _work,
         {
@@ -86,7 +88,8 @@ def fine_tune(job: FineTune, resources: Resources, name: str) -> dict:
         record=storage.join(job.out, "ray-train"),
         workers=resources.workers,
         cpus=resources.cpus_per_worker,
-        gpus=gpus_per_worker(resources),
+        gpus=gpus,
+        places=places(resources, "train", gpus),
         restarts=resources.restarts,
     )
     storage.remove(storage.join(job.out, "saves"))

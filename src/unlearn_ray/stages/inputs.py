@@ -1,12 +1,13 @@
 """What the user brought, tried before anything is computed from it, and before Ray is started."""
 
+import uuid
 from pathlib import Path
 
 from unlearn_ray.config import RunConfig
 from unlearn_ray.documents import read_documents
 from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError, StepFailed
-from unlearn_ray.models import load_tokenizer
+from unlearn_ray.models import load_tokenizer, refuse_pickles
 from unlearn_ray.stages.anchors import read_brought_dictionary
 from unlearn_ray.stages.asking import check_asking
 from unlearn_ray.stages.audit import read_languages
@@ -65,12 +66,16 @@ def check_model(model: str, trust_remote_code: bool) -> None:
         raise InputError(
             f"{model}: no model; expected a folder with config.json, or with the adapter_config.json of PEFT"
         )
+    refuse_pickles(model)
     load_tokenizer(model, trust_remote_code=trust_remote_code)
 
 
 def make_root(root: str) -> None:
-    """Raises InputError for a root that cannot be made."""
+    """Raises InputError for a root that cannot be made, or written to."""
+    probe = storage.join(root, f".probe-{uuid.uuid4().hex}")
     try:
         storage.make_folder(root)
+        storage.write_atomic(probe, b"")
+        storage.remove(probe)
     except StepFailed as error:
         raise InputError(f"root: {error}") from error

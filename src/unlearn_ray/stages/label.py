@@ -16,7 +16,8 @@ import ray
 
 from unlearn_ray.config import Label, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import Pool, map_shards
+from unlearn_ray.engine.data import Pool, map_shards, scoring_pool
+from unlearn_ray.engine.placement import places
 from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.engine.together import together
@@ -110,8 +111,8 @@ def _pools(common: Labelling, workers: int) -> list[Pool]:
         "threads": common.resources.cpus_per_worker,
     }
     return [
-        Pool(PrepareShard, preparing, workers=workers, cpus=PREPARER_CPUS),
-        _scoring_pool(LabelShard, scoring, common.resources, workers),
+        Pool(PrepareShard, preparing, workers=workers, cpus=PREPARER_CPUS, places=places(common.resources, "cpu")),
+        scoring_pool(LabelShard, scoring, common.resources, workers),
     ]
 
 
@@ -130,18 +131,8 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
         "trust_remote_code": trust_remote_code,
     }
     missing = [json.dumps(shard) for shard in _missing(run.out, shards)]
-    pool = _scoring_pool(LabelRetainShard, arguments, resources, resources.workers)
+    pool = scoring_pool(LabelRetainShard, arguments, resources)
     return _figures(run.out, "retain", shards, list(map_shards("retain", missing, pool)))
-
-
-def _scoring_pool(callable_class: type, arguments: dict, resources: Resources, workers: int) -> Pool:
-    return Pool(
-        callable_class,
-        arguments,
-        workers=workers,
-        cpus=resources.cpus_per_worker,
-        gpus=gpus_per_scorer(resources),
-    )
 
 
 def _missing(out: str, shards: list[dict]) -> list[dict]:

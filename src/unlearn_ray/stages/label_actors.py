@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from peft import PeftModel
 
+from unlearn_ray.engine.data import one_row, out_of_row
 from unlearn_ray.engine.memory import free_memory
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
@@ -46,7 +47,7 @@ class PrepareShard:
             self.preparer = Preparer(read_dictionary(self.anchors), self.tokenizer, self.settings)
         mark = {"work": json.dumps({"set": work["set"], "name": work["name"]})}
         blocks = read_shard(work["set"]["blocks"], work).to_pylist()
-        return pa.Table.from_pylist([self._prepare(block) | mark for block in blocks], SHARD_SCHEMA)
+        return one_row(pa.Table.from_pylist([self._prepare(block) | mark for block in blocks], SHARD_SCHEMA))
 
     def _prepare(self, block: dict) -> dict:
         try:
@@ -78,7 +79,8 @@ class LabelShard:
         self.writer = ShardWriter("")
         self.failed: dict[str, Exception] = {}
 
-    def __call__(self, shard: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table) -> pa.Table:
+        shard = out_of_row(row)
         work = json.loads(shard["work"][0].as_py())
         one = OneSet(**work["set"])
         try:

@@ -1,0 +1,11 @@
+"""The reports of what is evaluated, as a Ray job.
+
+ray job submit --entrypoint-num-cpus 1 --working-dir . -- python rayjobs/report.py CONFIG [a.b=value ...]
+"""
+
+import sys
+
+from unlearn_ray.cli import main
+
+if __name__ == "__main__":
+    main(["report", *sys.argv[1:]])

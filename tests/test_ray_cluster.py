@@ -1,0 +1,212 @@
+"""Runs as jobs of a cluster of three Ray nodes, each with processes of its own, by the commands of docs/cluster.md."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from ray_nodes import RayNodes
+
+from unlearn_ray.engine import storage
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+PROJECT = Path(__file__).parents[1]
+PAGE = (PROJECT / "docs" / "cluster.md").read_text()
+COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
+RAY_JOB = """ray job submit --entrypoint-num-cpus 1 --entrypoint-label-selector '{"ray.io/market-type": "!spot"}'"""
+SPOT = "ray start --address HEAD:6379 --labels ray.io/market-type=spot"
+# Everything goes to the spot node while there is one, so that its loss is felt in every stage.
+SPOT_FIRST = [{"ray.io/market-type": "spot"}, {}]
+RESOURCES = {
+    "gpus_per_worker": 0,
+    "batch_blocks": 1,
+    "save_every": 4,
+    "placement": {"cpu": SPOT_FIRST, "score": SPOT_FIRST, "train": SPOT_FIRST},
+}
+# What is there when something is taken away, below the folder of the forget set: some shards of several, a state to go
+# on from, some readings.
+DRIVER_KILLED_AT = "reinforced-*/saves/step-4/*.pt"
+NODE_KILLED_AT = ("labels-*/part-*.parquet", "unlearned-*/saves/step-4/*.pt", "evaluation-*/readings/*/*.npz")
+
+
+def documented(start: str) -> list[str]:
+    """The command of docs/cluster.md that starts so."""
+    [command] = [command for command in COMMANDS if command.startswith(start)]
+    return shlex.split(command)
+
+
+@pytest.fixture(scope="module")
+def nodes(kill_ours) -> Iterator[RayNodes]:
+    """The head, which runs no work, a node on demand and a spot node."""
+    nodes = RayNodes(kill_ours)
+    try:
+        nodes.start("head", documented("ray start --head"))
+        nodes.start("steady", documented("ray start --address HEAD:6379 --labels unlearn-ray/work=cpu"), cpus=4)
+        nodes.start("spot", documented(SPOT), cpus=4)
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture
+def one_node(kill_ours) -> Iterator[RayNodes]:
+    """A head that runs work too: the laptop's cluster."""
+    nodes = RayNodes(kill_ours)
+    try:
+        nodes.start("head", ["ray", "start", "--head", "--dashboard-host=127.0.0.1"], cpus=4)
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> tuple[str, str]:
+    """The roots of the run that nothing happens to and of the one that is disturbed."""
+    folder = tmp_path_factory.mktemp("roots")
+    return f"{folder}/quiet", f"{folder}/disturbed"
+
+
+@pytest.fixture
+def in_folder(tmp_path, write_run):
+    """in_folder(nodes, root, **changes): a folder with my.yaml and rayjobs/; returns start(command), which starts a
+    command there that is meant for these nodes."""
+    shutil.copytree(PROJECT / "rayjobs", tmp_path / "rayjobs")
+
+    def make(nodes: RayNodes, root: str, **changes) -> Callable[[list[str]], subprocess.Popen[str]]:
+        run = yaml.safe_load(write_run(tmp_path, stories=12).read_text())
+        run |= {"root": root, "retain": None, "resources": RESOURCES} | changes
+        run["label"] |= {"block_tokens": 16}
+        for training in ("reinforce", "unlearn"):
+            run[training] |= {"global_batch": 16}
+        run["unlearn"] |= {"checkpoint_every": 100}
+        (tmp_path / "my.yaml").write_text(yaml.safe_dump(run))
+
+        def start(command: list[str]) -> subprocess.Popen[str]:
+            words = [word.replace("8265", nodes.dashboard) for word in command]
+            environment = nodes.environment
+            if command[0] == "ray":
+                environment = environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nodes.dashboard}"}
+            return subprocess.Popen(
+                words, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+
+        return start
+
+    return make
+
+
+def ended(program: subprocess.Popen[str]) -> str:
+    output, _ = program.communicate(timeout=600)
+    return output
+
+
+def files(root: str, pattern: str) -> list[str]:
+    found = [path[len(root) :].lstrip("/") for path in storage.list_files(root)]
+    return [path for path in found if fnmatch(path, f"story/{pattern}")]
+
+
+def wait_for(root: str, pattern: str, program: subprocess.Popen[str]) -> None:
+    while not files(root, pattern):
+        assert program.poll() is None, f"ended before {pattern}: {ended(program)}"
+        time.sleep(0.02)
+
+
+def results(root: str) -> dict[str, bytes]:
+    """All that a run computes: without the files that tell times, and without what a kill may leave half-written."""
+    found = {path[len(root) :].lstrip("/"): path for path in storage.list_files(root)}
+    skipped = re.compile(r"(^|/)(\.[^/]*|manifest\.json|report\.[a-z]+)$|/tensorboard/")
+    return {name: storage.read_bytes(path) for name, path in found.items() if not skipped.search(name)}
+
+
+def manifests(root: str) -> dict[str, dict]:
+    return {
+        path.split("/")[-2].rsplit("-", 1)[0]: storage.read_json(path)
+        for path in storage.list_files(root)
+        if path.endswith("/manifest.json")
+    }
+
+
+def kill_driver(root: str, nodes: RayNodes) -> str:
+    """SIGKILL for the program that drives the run on this root; returns the name of the node that it ran on."""
+    driver = psutil.Process(storage.read_json(storage.join(root, ".lock"))["pid"])
+    started_by = " ".join(word for process in driver.parents() for word in process.cmdline())
+    [node] = [name for name, (_, folder) in nodes.nodes.items() if f"{folder}/" in started_by]
+    driver.kill()
+    return node
+
+
+def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_folder, one_node, tmp_path):
+    start = in_folder(one_node, f"{tmp_path}/runs", baseline="/no/such/model")
+    output = ended(program := start(documented("unlearn-ray submit my.yaml")))
+    assert program.returncode == 2, output
+    assert "error: /no/such/model: no such model; expected a folder, a .gguf file or a hub id" in output
+
+
+def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_path):
+    start = in_folder(nodes, f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
+    program = start([*documented("unlearn-ray doctor my.yaml"), "--wait", "2"])
+    output = ended(program) + nodes.driver_logs()
+    lines = dict(re.findall(r"^(\w+) +(ok|FAILED) ", output, re.MULTILINE))
+    assert program.returncode == 1, output
+    assert lines == dict.fromkeys(("root", "nodes", "versions", "storage", "model", "documents"), "ok") | dict.fromkeys(
+        ("training", "scoring"), "FAILED"
+    )
+    assert "no room within 2 s for 50 with 1 CPU each" in output and "3 of 3 nodes read and write it" in output
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_job_of_ray_runs_every_step(in_folder, nodes, roots):
+    program = in_folder(nodes, roots[0])(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
+    output = ended(program) + nodes.driver_logs()
+    assert program.returncode == 0, output
+    expected = ["blocks", "reinforced", "anchors", "labels", "unlearned", "evaluation"]
+    assert sorted(manifests(roots[0])) == sorted([*expected, "baseline"])
+    assert files(roots[0], "report.html") and "report of story:" in output
+    told = storage.read_json(storage.join(roots[0], "story", "report.json"))
+    assert told["forget_set"] == "story"
+
+
+def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes, tmp_path):
+    start = in_folder(nodes, f"{tmp_path}/runs")
+    command = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/anchors.py")
+    output = ended(program := start([*command, "label.alfa=3"])) + nodes.driver_logs()
+    assert program.returncode != 0
+    assert "label.alfa: unknown key, the nearest known one is alpha" in output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, roots, nodes):
+    quiet, root = roots
+    start, submit = in_folder(nodes, root), documented("unlearn-ray submit my.yaml")
+    first = start(submit)
+    wait_for(root, DRIVER_KILLED_AT, first)
+    assert kill_driver(root, nodes) == "steady"
+    assert (output := ended(first)) and first.returncode == 1, output
+
+    second = start(submit)
+    for pattern in NODE_KILLED_AT:
+        wait_for(root, pattern, second)
+        stage = pattern.split("-")[0]
+        assert stage not in manifests(root), f"{stage} was done before the kill"
+        [spot] = [name for name in nodes.nodes if name.startswith("spot")]
+        nodes.kill(spot)
+        nodes.start(f"spot-after-{stage}", documented(SPOT), cpus=4)
+    output = ended(second)
+    assert second.returncode == 0, output + nodes.driver_logs()
+    jobs = re.findall(r"^job (unlearn-my-\w+)-(\d+) at", output, re.MULTILINE)
+    assert [attempt for _, attempt in jobs] == ["2"]
+
+    expected, found = results(quiet), results(root)
+    assert sorted(found) == sorted(expected)
+    assert [name for name, data in expected.items() if found[name] != data] == []
+    times = {name: (one["seconds"], manifests(root)[name]["seconds"]) for name, one in manifests(quiet).items()}
+    print("seconds of each step, undisturbed and disturbed:", json.dumps(times))
