@@ -174,33 +174,33 @@ def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: Anchor
     from unlearn_ray.engine.session import ensure_ray
     from unlearn_ray.stages.anchors import write_dictionary
     from unlearn_ray.stages.blocks import write_parquet
-    from unlearn_ray.stages.label import LabelShard, PrepareShard
+    from unlearn_ray.stages.label_actors import LabelShard, OneSet, PrepareShard
 
     with tempfile.TemporaryDirectory() as root:
         write_dictionary(f"{root}/anchors", dictionary)
         write_parquet(f"{root}/blocks/text.parquet", blocks)
         common = {
             "baseline": folders[0],
-            "anchors": f"{root}/anchors",
             "settings": SETTINGS,
             "trust_remote_code": False,
         }
         threads = torch.get_num_threads()
         resources = Resources(workers=1, cpus_per_worker=threads)
         scoring = {
-            "reinforced": folders[1],
-            "out": f"{root}/labels",
             "block_tokens": 0,
             "batch_blocks": batch_blocks,
             "threads": threads,
         }
         pools = (
-            Pool(PrepareShard, common | {"blocks": f"{root}/blocks"}, cpus=0.5),
+            Pool(PrepareShard, common, cpus=0.5),
             Pool(LabelShard, common | scoring, cpus=threads, gpus=int(DEVICE == "cuda")),
         )
         # The second shard is what the kernel is given whole; the first fills the pipeline before it.
         sizes = {"part-0.parquet": batch_blocks, "part-1.parquet": blocks.num_rows}
-        shards = [{"name": name, "rows": {"text.parquet": list(range(size))}} for name, size in sizes.items()]
+        one = vars(OneSet(f"{root}/blocks", f"{root}/anchors", folders[1], f"{root}/labels"))
+        shards = [
+            {"set": one, "name": name, "rows": {"text.parquet": list(range(size))}} for name, size in sizes.items()
+        ]
         ends = []
         with ensure_ray(resources):
             for _ in map_shards("labels", [json.dumps(shard) for shard in shards], *pools):

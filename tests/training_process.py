@@ -18,7 +18,6 @@ def main(job_file: str, rank: str, world: str, port: str) -> None:
     os.environ |= {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     import pyarrow as pa
     import torch
-    from accelerate.state import AcceleratorState
     from peft import LoraConfig, PeftModel
     from safetensors.torch import save_file
 
@@ -33,7 +32,6 @@ def main(job_file: str, rank: str, world: str, port: str) -> None:
     blocks = pa.table({"block_id": range(len(job["blocks"])), "input_ids": job["blocks"]})
     settings, out = TrainSettings(**job["settings"]), Path(job["out"])
     for name, run in job["runs"].items():
-        AcceleratorState._reset_state()
         stop_after, saves = run.pop("stop_after", None), run.pop("saves", name)
         lora, dtype = run.pop("lora", False), getattr(torch, run.pop("dtype", "float32"))
         layouts.compute_dtype = lambda device, dtype=dtype: dtype

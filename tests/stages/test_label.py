@@ -14,7 +14,7 @@ from unlearn_ray import pipeline
 from unlearn_ray.config import RunConfig, load_config
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.stages.label import SUSPICIOUS, ShardWriter, label_or_blame
+from unlearn_ray.stages.shard_writer import SUSPICIOUS, ShardWriter, label_or_blame
 
 BLOCKS = pa.table({"block_id": [11, 22, 33]})
 

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from unlearn_ray.config import Resources
+from unlearn_ray.engine.idle import Shape, room
 from unlearn_ray.engine.placement import Place, places, scheduling
 from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.errors import InputError, StepFailed
@@ -37,14 +38,20 @@ class Pool:
     gpus: float = 0
     places: Sequence[Place] = ()
 
+    def shape(self, shards: int) -> Shape:
+        """What the pool holds for so many shards."""
+        return Shape(min(self.workers, shards), 0 if self.gpus else self.cpus, self.gpus)
 
-def scoring_pool(callable_class: Callable, arguments: dict[str, Any], resources: Resources) -> Pool:
-    """A pool whose actors score text with whole models."""
+
+def scoring_pool(
+    callable_class: Callable, arguments: dict[str, Any], resources: Resources, workers: int | None = None
+) -> Pool:
+    """A pool whose actors score text with whole models; `resources.workers` of them, or so many."""
     gpus = gpus_per_scorer(resources)
     return Pool(
         callable_class,
         arguments,
-        workers=resources.workers,
+        workers=workers or resources.workers,
         cpus=resources.cpus_per_worker,
         gpus=gpus,
         places=places(resources, "score", gpus),
@@ -65,18 +72,19 @@ def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]
     dataset.context.execution_options.verbose_progress = False
     dataset.context.enable_progress_bars = False
     dataset.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-    for pool in pools:
+    shapes = [pool.shape(len(shards)) for pool in pools]
+    for pool, shape in zip(pools, shapes, strict=True):
         dataset = dataset.map_batches(
             pool.callable_class,
             fn_constructor_kwargs=pool.arguments,
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(shards))),
-            num_cpus=0 if pool.gpus else pool.cpus,
-            num_gpus=pool.gpus,
+            compute=ray.data.ActorPoolStrategy(size=shape.workers),
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
             **scheduling(pool.places),
         )
-    with own_errors():
+    with own_errors(), room(*shapes):
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, batch).to_pylist()
 

@@ -11,6 +11,7 @@ import torch
 
 from unlearn_ray.config import Resources
 from unlearn_ray.engine.environment import KEEP_MEMORY, QUIET
+from unlearn_ray.engine.idle import end_all
 from unlearn_ray.errors import InputError
 
 
@@ -23,7 +24,10 @@ def ensure_ray(resources: Resources) -> Iterator[None]:
     actor. Raises InputError where a cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield
+        try:
+            yield
+        finally:
+            end_all()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, and no warning about it
@@ -46,6 +50,7 @@ def ensure_ray(resources: Resources) -> Iterator[None]:
     try:
         yield
     finally:
+        end_all()
         ray.shutdown()
 
 

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
+from ray.train import TrainingFailedError
 
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
-from unlearn_ray.engine.placement import Place, one_place
+from unlearn_ray.engine.idle import Shape
+from unlearn_ray.engine.placement import Place
+from unlearn_ray.engine.train_group import train_group
 
 logger = logging.getLogger(__name__)
 
@@ -27,30 +28,18 @@ def fit(
     restarts: int,
 ) -> tuple[Any, int]:
     """Runs `loop(config)` on a group of Ray Train workers with a process group between them; returns rank 0's return
-    value, and how often the group was started again.
+    value, and how often the training was started again.
 
-    A group that lost a worker or a node starts again, at most `restarts` times: the loop finds by itself where it
-    was. What the loop raises is raised here at once, since it would come again. record: a folder for Ray's own notes,
-    emptied first: Ray resumes from notes that it finds, and would take those of another attempt for its own. The group
-    is one placement group, on nodes of one of the places.
+    One whose group lost a worker or a node starts again in another, at most `restarts` times: the loop finds by itself
+    where it was. What the loop raises is raised here at once, since it would come again. record: a folder for Ray's own
+    notes, emptied first: Ray resumes from notes that it finds, and would take those of another attempt for its own.
+    The group is one placement group, on nodes of one of the places.
     """
-    resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     for attempt in range(restarts + 1):
         storage.remove(record)
-        trainer = TorchTrainer(
-            loop,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=gpus > 0,
-                resources_per_worker=resources,
-                label_selector=one_place(places, workers, resources) or None,
-            ),
-            run_config=RunConfig(name=name, storage_path=record),
-        )
         try:
-            with own_errors():
-                result = trainer.fit().return_value
+            with own_errors(), train_group(Shape(workers, cpus, gpus, tuple(places)), name, record) as group:
+                result = group.run(loop, config)
             storage.remove(record)
             return result, attempt
         except TrainingFailedError as error:

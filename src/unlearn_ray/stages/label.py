@@ -1,38 +1,46 @@
 """Labels: blocks -> generic labels, in two pools of actors on Ray Data. Translating, tokenising and aligning run
 ahead on CPUs; the labelling actors hold both models and write one file a shard. A killed step goes on with the shards
-that lack a file. A block that cannot be labelled, or kills the actor that tries, costs its own shard alone, and is
-named when everything else is done.
+that lack a file. Forget sets that are to be labelled at the same time go through the same actors, one after another:
+the baseline is loaded once, and only what is a set's own is changed.
 """
 
 import json
-import time
-import uuid
+import pickle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-import pyarrow as pa
-import torch
+import ray
 
 from unlearn_ray.config import Label, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import Pool, map_shards, one_row, out_of_row, scoring_pool
+from unlearn_ray.engine.data import Pool, map_shards, scoring_pool
 from unlearn_ray.engine.placement import places
+from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.engine.together import together
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
-from unlearn_ray.material import specific_tokens
-from unlearn_ray.models import leading_ids
-from unlearn_ray.stages.anchors import read_dictionary
-from unlearn_ray.stages.baseline import open_model, open_reinforced, open_tokenizer
-from unlearn_ray.stages.blocks import read_parquet, read_shard, shards_of, write_parquet
+from unlearn_ray.labelling import LabelSettings
+from unlearn_ray.stages.blocks import read_parquet, shards_of
+from unlearn_ray.stages.label_actors import LabelRetainShard, LabelShard, OneSet, PrepareShard
+from unlearn_ray.stages.shard_writer import BEGUN
 
 RETAIN_TOP_K = 64  # soft labels of the retain text where the run has none of its own
-BEGUN = ".begun"  # ending of a file beside a shard's: what was tried, for when the trying kills the actor
 NAMED = 10  # bad blocks that an error names
-SUSPICIOUS = 3  # attempts at a shard from which on its blocks are tried one by one
-SHARD_SCHEMA = PREPARED_SCHEMA.append(pa.field("shard", pa.string())).append(pa.field("problem", pa.string()))
+PREPARER_CPUS = 0.5  # they wait for the models most of the time
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the forget sets of a run have in common in labelling."""
+
+    baseline: str
+    settings: LabelSettings
+    block_tokens: int
+    resources: Resources
+    trust_remote_code: bool
 
 
 def label_settings(settings: Label, alpha: float) -> LabelSettings:
@@ -52,32 +60,60 @@ def label(
     run: StepRun, *, settings: LabelSettings, block_tokens: int, resources: Resources, trust_remote_code: bool
 ) -> dict:
     """Inputs: baseline, blocks, anchors, reinforced. Writes part-N.parquet (labelling.label_schema)."""
-    shards = shards_of(run.inputs["blocks"])
-    prepare = Pool(
-        PrepareShard,
-        {
-            "baseline": run.inputs["baseline"],
-            "blocks": run.inputs["blocks"],
-            "anchors": run.inputs["anchors"],
-            "settings": settings,
-            "trust_remote_code": trust_remote_code,
-        },
-        workers=resources.workers,
-        cpus=0.5,  # they wait for the models most of the time
-        places=places(resources, "cpu"),
-    )
-    arguments = {
-        "baseline": run.inputs["baseline"],
-        "reinforced": run.inputs["reinforced"],
-        "anchors": run.inputs["anchors"],
-        "settings": settings,
-        "out": run.out,
-        "block_tokens": block_tokens,
-        "batch_blocks": resources.batch_blocks,
-        "threads": resources.cpus_per_worker,
-        "trust_remote_code": trust_remote_code,
+    common = Labelling(run.inputs["baseline"], settings, block_tokens, resources, trust_remote_code)
+    mine = OneSet(run.inputs["blocks"], run.inputs["anchors"], run.inputs["reinforced"], run.out)
+    done = together(common, mine, partial(label_sets, common))
+    return _figures(run.out, "labels", shards_of(mine.blocks), done)
+
+
+def label_sets(
+    common: Labelling, sets: Sequence[OneSet], workers: int | None = None
+) -> Iterator[tuple[int, list[dict] | Exception]]:
+    """Labels the shards that have no file, of all sets on the same actors; yields the number of each set that is done,
+    and what the actors tell of its shards (TOLD_SCHEMA), or the error that ended it.
+    """
+    missing = {
+        one.out: [json.dumps({"set": asdict(one)} | shard) for shard in _missing(one.out, shards_of(one.blocks))]
+        for one in sets
     }
-    return _over_shards(run.out, "labels", shards, [prepare, scoring_pool(LabelShard, arguments, resources)])
+    rows: dict[str, list[dict]] = {out: [] for out in missing}
+    numbers = {out: number for number, out in enumerate(missing)}
+    yield from ((numbers[out], []) for out in missing if not missing[out])
+    # One set after another, so that an actor rarely changes from one to another.
+    shards = [shard for of_set in missing.values() for shard in of_set]
+    pools = _pools(common, workers or _workers(common.resources, sum(map(bool, missing.values()))))
+    for row in map_shards("labels", shards, *pools):
+        out = row["out"]
+        rows[out].append(row)
+        if len(rows[out]) == len(missing[out]):
+            error = next((row["error"] for row in rows[out] if row["error"]), None)
+            yield numbers[out], pickle.loads(error) if error else rows[out]
+
+
+def _workers(resources: Resources, sets: int) -> int:
+    """As many for each of the sets as it would have alone, as far as the cluster has room for more than that."""
+    free, gpus = ray.available_resources(), gpus_per_scorer(resources)
+    fit = free.get("CPU", 0) // (PREPARER_CPUS + (0 if gpus else resources.cpus_per_worker))
+    if gpus:
+        fit = min(fit, free.get("GPU", 0) // gpus)
+    return max(resources.workers, min(sets * resources.workers, int(fit)))
+
+
+def _pools(common: Labelling, workers: int) -> list[Pool]:
+    preparing = {
+        "baseline": common.baseline,
+        "settings": common.settings,
+        "trust_remote_code": common.trust_remote_code,
+    }
+    scoring = preparing | {
+        "block_tokens": common.block_tokens,
+        "batch_blocks": common.resources.batch_blocks,
+        "threads": common.resources.cpus_per_worker,
+    }
+    return [
+        Pool(PrepareShard, preparing, workers=workers, cpus=PREPARER_CPUS, places=places(common.resources, "cpu")),
+        scoring_pool(LabelShard, scoring, common.resources, workers),
+    ]
 
 
 def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources, trust_remote_code: bool) -> dict:
@@ -94,161 +130,24 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
         "threads": resources.cpus_per_worker,
         "trust_remote_code": trust_remote_code,
     }
-    return _over_shards(run.out, "retain", shards, [scoring_pool(LabelRetainShard, arguments, resources)])
+    missing = [json.dumps(shard) for shard in _missing(run.out, shards)]
+    pool = scoring_pool(LabelRetainShard, arguments, resources)
+    return _figures(run.out, "retain", shards, list(map_shards("retain", missing, pool)))
 
 
-class PrepareShard:
-    """One shard -> its prepared blocks (SHARD_SCHEMA) in a row; of one that cannot be prepared only id and problem."""
-
-    def __init__(self, baseline: str, blocks: str, anchors: str, settings: LabelSettings, trust_remote_code: bool):
-        self.preparer = Preparer(read_dictionary(anchors), open_tokenizer(baseline, trust_remote_code), settings)
-        self.blocks = blocks
-
-    def __call__(self, shard: pa.Table) -> pa.Table:
-        work = json.loads(shard["shard"][0].as_py())
-        rows = [self._prepare(block) | {"shard": work["name"]} for block in read_shard(self.blocks, work).to_pylist()]
-        return one_row(pa.Table.from_pylist(rows, SHARD_SCHEMA))
-
-    def _prepare(self, block: dict) -> dict:
-        try:
-            return self.preparer.prepare(block)
-        except Exception as error:
-            return {"block_id": block["block_id"], "problem": _told(error)}
-
-
-class LabelShard:
-    """The prepared blocks of one shard -> its file of labels."""
-
-    def __init__(
-        self,
-        baseline: str,
-        reinforced: str,
-        anchors: str,
-        settings: LabelSettings,
-        out: str,
-        block_tokens: int,
-        batch_blocks: int | None,
-        threads: int,
-        trust_remote_code: bool,
-    ):
-        torch.set_num_threads(threads)
-        tokenizer = open_tokenizer(baseline, trust_remote_code)
-        anchor_ids = set().union(*specific_tokens(tokenizer, read_dictionary(anchors)))
-        model = open_model(baseline, trust_remote_code)
-        self.label = Labeller(
-            model,
-            open_reinforced(reinforced, model, trust_remote_code),
-            leading_ids(tokenizer),
-            settings,
-            anchor_ids=sorted(anchor_ids),
-        )
-        self.label.batch_blocks = batch_blocks or self.label.find_batch(block_tokens)
-        self.writer = ShardWriter(out)
-
-    def __call__(self, row: pa.Table) -> pa.Table:
-        shard = out_of_row(row)
-        good = shard.filter(shard["problem"].is_null())
-        counts = Counter({"labelled": len(good["positions"].combine_chunks().flatten())})
-        for ignored in good["ignored"].to_pylist():
-            counts.update(dict(ignored))
-        problems = zip(shard["block_id"].to_pylist(), shard["problem"].to_pylist(), strict=True)
-        bad = {block_id: problem for block_id, problem in problems if problem}
-        return self.writer.write(shard["shard"][0].as_py(), self.label, good.select(PREPARED_SCHEMA.names), counts, bad)
-
-
-class LabelRetainShard:
-    """One shard of retain text -> its file of the baseline's soft labels."""
-
-    def __init__(
-        self, baseline: str, blocks: str, top_k: int, out: str, batch_blocks: int, threads: int, trust_remote_code: bool
-    ):
-        torch.set_num_threads(threads)
-        self.label = partial(
-            label_text,
-            open_model(baseline, trust_remote_code),
-            leading_ids(open_tokenizer(baseline, trust_remote_code)),
-            top_k=top_k,
-            batch_blocks=batch_blocks,
-        )
-        self.blocks, self.writer = blocks, ShardWriter(out)
-
-    def __call__(self, shard: pa.Table) -> pa.Table:
-        work = json.loads(shard["shard"][0].as_py())
-        return self.writer.write(work["name"], self.label, read_shard(self.blocks, work), Counter(), {})
-
-
-class ShardWriter:
-    """Turns shards into files, as far as their blocks let it, and tells of each in a row."""
-
-    def __init__(self, out: str):
-        self.out, self.actor = out, uuid.uuid4().hex
-
-    def write(
-        self, name: str, label: Callable[[pa.Table], pa.Table], blocks: pa.Table, counts: Counter, bad: dict[int, str]
-    ) -> pa.Table:
-        """Labels the blocks of a shard; its file is written unless some block is, or proves to be, a bad one.
-
-        The counts travel in the file, so that those of shards from before a crash are not lost.
-        """
-        began, path = time.time(), storage.join(self.out, name)
-        labelled, found = label_or_blame(label, blocks, path + BEGUN)
-        bad = bad | found
-        if labelled is not None and not bad:
-            metadata = {"counts": json.dumps(counts, sort_keys=True)}
-            write_parquet(path, labelled.replace_schema_metadata(metadata))
-        storage.remove(path + BEGUN)
-        row = {"blocks": blocks.num_rows, "bad": json.dumps(bad), "actor": self.actor}
-        return pa.Table.from_pylist([row | {"began": began, "ended": time.time()}])
-
-
-def label_or_blame(
-    label: Callable[[pa.Table], pa.Table], blocks: pa.Table, begun: str
-) -> tuple[pa.Table | None, dict[int, str]]:
-    """label(blocks), or else nothing and what is wrong with which block (block_id -> problem).
-
-    Where that raises, every block is tried alone. The file `begun` counts the attempts and names the block that is
-    being tried, so that the actor in the place of one that died can tell which block kills them. Raises StepFailed
-    where no block can be labelled: then it is not the blocks.
-    """
-    past = storage.read_json(begun) if storage.exists(begun) else {"attempts": 0, "trying": None, "bad": {}}
-    if past["trying"]:
-        past["bad"][past["trying"]] = "the process that labelled it died"
-    past |= {"attempts": past["attempts"] + 1, "trying": None}
-    storage.write_json(begun, past)
-    if past["attempts"] < SUSPICIOUS:
-        try:
-            return label(blocks), {}
-        except Exception:
-            pass  # of which block it came shows now
-    bad: dict[str, str] = past["bad"]
-    for row, block_id in enumerate(map(str, blocks["block_id"].to_pylist())):
-        if block_id not in bad:
-            storage.write_json(begun, past | {"trying": block_id})
-            try:
-                label(blocks.slice(row, 1))
-            except Exception as error:
-                bad[block_id] = _told(error)
-    if len(bad) == blocks.num_rows > 1:
-        raise StepFailed(f"no block of a shard can be labelled: {next(iter(bad.values()))}")
-    if bad:
-        return None, {int(block_id): problem for block_id, problem in bad.items()}
-    return label(blocks), {}  # in the batches of an undisturbed run
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-
-
-def _over_shards(out: str, name: str, shards: list[dict], pools: list[Pool]) -> dict:
-    """Sends the shards without a file through the pools; returns the counts of all of them, and the share of time in
-    which the actors of the last pool had work. Raises StepFailed with every block that could not be labelled.
-    """
+def _missing(out: str, shards: list[dict]) -> list[dict]:
+    """The shards without a file."""
     there = {PurePosixPath(file).name for file in storage.list_files(out)}
     for file in there:
         if file.endswith(BEGUN):
             storage.remove(storage.join(out, file))  # of an earlier run: the trouble may be mended
-    missing = [json.dumps(shard) for shard in shards if shard["name"] not in there]
-    done = list(map_shards(name, missing, *pools))
+    return [shard for shard in shards if shard["name"] not in there]
+
+
+def _figures(out: str, name: str, shards: list[dict], done: list[dict]) -> dict:
+    """The counts of all shards, and the share of time in which the actors had work, by what they told of those that
+    were done now. Raises StepFailed with every block that could not be labelled.
+    """
     if bad := {block_id: problem for row in done for block_id, problem in json.loads(row["bad"]).items()}:
         named = "; ".join(f"block_id {block_id}: {problem}" for block_id, problem in list(bad.items())[:NAMED])
         raise StepFailed(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from unlearn_ray.errors import InputError
@@ -73,6 +74,7 @@ def make_accelerator(layout: Layout, *, max_grad_norm: float, processes: int) ->
     Arithmetic in bfloat16 where the hardware is fast at it, weights and optimiser in float32 always. Raises
     RuntimeError where accelerate falls back on anything else than the layout asks for.
     """
+    AcceleratorState._reset_state()  # of an earlier training in this process; the process group stays
     on_gpu = torch.cuda.is_available()
     bf16 = compute_dtype("cuda" if on_gpu else "cpu") == torch.bfloat16
     if layout.deepspeed:
