@@ -17,8 +17,9 @@ from typing import Any
 
 from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.engine import storage
+from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
+from unlearn_ray.engine.steps import Outcome, Step, StepRun, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.review.store import Store, decisions_of
 from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary

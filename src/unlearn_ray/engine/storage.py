@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from unlearn_ray.errors import InputError, StepFailed
+
+SETTLE_S = 1.0  # within which writes at the same time to an object store are over
 
 
 def join(*parts: str) -> str:
@@ -83,21 +86,34 @@ def writing(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_new(path: str, data: bytes) -> bool:
-    """Write a file that must not exist yet; False where it does. In an object store two at once may both win."""
+    """Write a file that must not exist yet; False where it does, or another was faster. The data must differ between
+    those who try.
+
+    A local file appears whole, by a hard link. An object store lets the last of several writers at once win: each looks
+    after a while whose data is there.
+    """
     system, inner = _open(path)
+    if exists(path):
+        return False
+    if isinstance(system, fs.LocalFileSystem):
+        return _link_new(path, Path(inner), data)
+    with _writing(path), system.open_output_stream(inner) as stream:
+        stream.write(data)
+    time.sleep(SETTLE_S)
+    return read_bytes(path) == data
+
+
+def _link_new(path: str, inner: Path, data: bytes) -> bool:
     with _writing(path):
-        if not isinstance(system, fs.LocalFileSystem):
-            if exists(path):
-                return False
-            with system.open_output_stream(inner) as stream:
-                stream.write(data)
-            return True
-        make_folder(os.path.dirname(inner))
+        inner.parent.mkdir(parents=True, exist_ok=True)
+        temporary = inner.with_name(f".{inner.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with open(inner, "xb") as file:
-                file.write(data)
+            temporary.write_bytes(data)
+            os.link(temporary, inner)
         except FileExistsError:
             return False
+        finally:
+            temporary.unlink(missing_ok=True)
     return True
 
 
