@@ -25,12 +25,13 @@ ALLOWED = {
     "stages": {"errors", "config", "method", "storage", "engine", "library"},
     "pipeline": {"errors", "config", "method", "storage", "engine", "library", "stages"},
     "reviewing": ALL - {"reviewing"},
-    "cli": ALL | {"terminal"},
+    "cli": ALL | {"terminal", "cli_tools"},
+    "cli_tools": ALL | {"terminal"},
     "terminal": {"errors"},
     "__main__": {"cli"},
     "__init__": ALL,
 }
-FREE_OF_RAY = {"errors", "config", "method", "storage", "library", "cli", "terminal"}
+FREE_OF_RAY = {"errors", "config", "method", "storage", "library", "cli", "cli_tools", "terminal"}
 
 FILES = sorted(SOURCE.rglob("*.py"))
 

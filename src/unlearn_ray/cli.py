@@ -2,57 +2,31 @@
 
 import shutil
 import signal
-import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
 
 import click
 
 from unlearn_ray import terminal
+from unlearn_ray.cli_tools import (
+    Commands,
+    debug_option,
+    echo_errors,
+    echo_reports,
+    echo_some,
+    echo_standing,
+    fail_if_unfinished,
+    is_short,
+    load,
+    names,
+    sets_option,
+    show_change,
+    show_progress,
+    takes_run,
+)
 from unlearn_ray.errors import InputError
 
-if TYPE_CHECKING:
-    from unlearn_ray.config import RunConfig
-    from unlearn_ray.engine.steps import Outcome
-
-
-class Commands(click.Group):
-    """The one place where exceptions become a line and an exit code: 2 for bad input, 1 for all else."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from here", err=True)
-            ctx.exit(130)
-        except Exception as error:
-            if ctx.meta.get("debug"):
-                raise
-            click.echo(f"error: {terminal.one_line(error)}", err=True)
-            ctx.exit(2 if isinstance(error, InputError) else 1)
-
-
-def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    ctx.meta["debug"] = ctx.meta.get("debug") or value
-
-
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the tracebacks of errors."
-)
-
-
-def takes_run(command: Callable) -> Callable:
-    """The arguments CONFIG [KEY=VALUE ...] of a command about a run."""
-    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-    return click.argument("config")(overrides(debug_option(command)))
-
-
-def _load(config: str, overrides: Sequence[str]) -> "RunConfig":
-    from unlearn_ray.config import load_config
-
-    return load_config(config, overrides)
+WATCH_S = 5
 
 
 @click.group("unlearn-ray", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,22 +42,35 @@ def main() -> None:
 @main.command()
 @takes_run
 @click.option("--audit", is_flag=True, help="Attack the chosen models too, and put what came back into the reports.")
-def run(config: str, overrides: tuple[str, ...], audit: bool) -> None:
+@sets_option
+@click.option("--job", metavar="I/N", help="One of N runs that share sets and cluster: begins with every N-th set.")
+def run(config: str, overrides: tuple[str, ...], audit: bool, sets: str | None, job: str | None) -> None:
     """Run every step for every forget set.
 
-    Goes on with what is unfinished, and writes the reports.
+    Goes on with what is unfinished, and writes the reports. Steps of several sets run side by side, as far as the
+    cluster and resources.parallel_sets let them; a set that fails stops no other. Several runs may work on one root:
+    none does a step that another has.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
+    from unlearn_ray.jobs import ONLY, Job
 
-    outcomes = pipeline.run(settings, until="audit" if audit else "evaluation", on_event=_show_progress)
-    click.echo(terminal.table(outcomes))
-    pages = pipeline.report(settings)
+    wanted = names(sets)
+    echo_some(f"again: {line}" for line in pipeline.redone(settings, wanted))
+    outcomes = pipeline.run(
+        settings,
+        until="audit" if audit else "evaluation",
+        sets=wanted,
+        job=Job.parse(job) if job else ONLY,
+        on_event=show_progress if is_short(settings) else show_change,
+    )
+    echo_standing(settings, outcomes)
+    pages = pipeline.report(settings, pipeline.to_report(settings, outcomes))
     if len(pages) == 1:
         [data] = pipeline.read_run(settings).values()
         click.echo(f"\n{terminal.comparison(data)}\n")
-    _echo_reports(pages)
-    _fail_if_unfinished(outcomes)
+    echo_reports(pages)
+    fail_if_unfinished(outcomes)
 
 
 @main.command()
@@ -96,7 +83,7 @@ def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: b
     Memory of a device, steps and, where the run computes on this machine, time. Exits with 2 where the memory is too
     small, and says which settings fit.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray.stages.plan import make_plan
 
     planned = make_plan(settings, memory_gb=memory, probe=probe)
@@ -107,27 +94,65 @@ def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: b
 
 @main.command()
 @takes_run
-def status(config: str, overrides: tuple[str, ...]) -> None:
-    """Show what is done, running, failed and to do."""
-    settings = _load(config, overrides)
+@sets_option
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done or failed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, a line, for programs.")
+def status(config: str, overrides: tuple[str, ...], sets: str | None, watch: bool, as_json: bool) -> None:
+    """Show what is done, running, failed and to do.
+
+    A table where there are few sets, or --sets names them; else how many steps stand where, what fails, what is slow,
+    and the time left at the rate of what is done. What was done before and has to be done again is told with its
+    reason.
+    """
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
-    outcomes = pipeline.status(settings)
-    click.echo(terminal.table(outcomes))
-    _echo_errors(outcomes)
+    wanted = names(sets)
+    look, again = pipeline.watch(settings, wanted), pipeline.redone(settings, wanted)
+    while True:
+        outcomes = look()
+        if watch and not as_json:
+            click.clear()
+        unfinished = echo_standing(settings, outcomes, as_json=as_json, wanted=wanted)
+        if not as_json:
+            echo_some(f"again: {line}" for line in again)
+            echo_errors(outcomes)
+        if not watch or not unfinished:
+            return
+        time.sleep(WATCH_S)
+
+
+@main.command()
+@takes_run
+@click.option("--delete", is_flag=True, help="Remove it; without this it is only listed.")
+def clean(config: str, overrides: tuple[str, ...], delete: bool) -> None:
+    """List what can be removed from the root, and remove it with --delete.
+
+    That is: folders of steps that this configuration does not have (of sets, settings or documents of another time, of
+    another configuration on this root, and of `evaluate`d models); checkpoints on the way of a training, once every
+    evaluation that measures them is done, except the one that was chosen; what dead runs left. Whatever else is
+    evaluated afterwards compares only what is left. Refused while a run is at work.
+    """
+    settings = load(config, overrides)
+    from unlearn_ray import pipeline
+
+    found = pipeline.clean(settings, delete=delete)
+    click.echo(terminal.superfluous(found))
+    if found and not delete:
+        click.echo("nothing was removed; --delete does it")
 
 
 @main.command()
 @takes_run
 def report(config: str, overrides: tuple[str, ...]) -> None:
     """Write the reports of all evaluated forget sets."""
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
     pages = pipeline.report(settings)
     if not pages:
         raise InputError(f"{config}: no forget set is evaluated yet; `unlearn-ray run {config}` does that")
-    _echo_reports(pages)
+    echo_reports(pages)
 
 
 @main.command()
@@ -141,14 +166,14 @@ def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[s
 
     MODEL is a hub id, a folder or a .gguf file. Prints the path of its report.
     """
-    settings = _load(config, overrides)
-    names = [one.name for one in settings.forget_sets]
-    chosen = names[0] if forget_set is None and len(names) == 1 else forget_set
-    if chosen not in names:
-        raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(names)}")
+    settings = load(config, overrides)
+    known = [one.name for one in settings.forget_sets]
+    chosen = known[0] if forget_set is None and len(known) == 1 else forget_set
+    if chosen not in known:
+        raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(known)}")
     from unlearn_ray import pipeline
 
-    click.echo(f"report of {model}: {pipeline.evaluate_model(settings, model, chosen, on_event=_show_progress)}")
+    click.echo(f"report of {model}: {pipeline.evaluate_model(settings, model, chosen, on_event=show_progress)}")
 
 
 @main.group()
@@ -162,7 +187,7 @@ def anchors() -> None:
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Dollars for a million tokens, for --dry-run.")
 def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[float, float] | None) -> None:
     """Make the dictionary of every forget set and stop there."""
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray import pipeline
 
     if dry_run:
@@ -170,13 +195,13 @@ def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[f
             raise InputError("--dry-run: this run asks no language model (anchors.source is not openai)")
         click.echo(terminal.estimates(pipeline.estimate_asking(settings), price))
         return
-    outcomes = pipeline.run(settings, until="anchors", on_event=_show_progress)
+    outcomes = pipeline.run(settings, until="anchors", on_event=show_progress)
     made = [
         one for one in outcomes if one.step.stage in ("anchors", "reviewed_anchors") and one.state in ("done", "ran")
     ]
     for forget_set, folder in {one.step.forget_set: one.folder for one in made}.items():  # the last: as people want it
         click.echo(f"dictionary of {forget_set}: {folder}/dictionary.jsonl")
-    _fail_if_unfinished(outcomes)
+    fail_if_unfinished(outcomes)
 
 
 documents_option = click.option(
@@ -253,18 +278,18 @@ def review_export(
 
     The access token of a server is in LABEL_STUDIO_API_KEY.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     if folder and server:
         raise InputError("--to and --server: give the one or the other")
-    names = [one.name for one in settings.forget_sets]
-    if forget_set is not None and forget_set not in names:
-        raise InputError(f"--forget-set {forget_set}: expected one of {', '.join(names)}")
+    known = [one.name for one in settings.forget_sets]
+    if forget_set is not None and forget_set not in known:
+        raise InputError(f"--forget-set {forget_set}: expected one of {', '.join(known)}")
     from unlearn_ray.review.server import Server
     from unlearn_ray.reviewing import PROJECTS, export_review
 
     exported = export_review(
         settings,
-        forget_sets=[forget_set] if forget_set else names,
+        forget_sets=[forget_set] if forget_set else known,
         projects=[project] if project else PROJECTS,
         folder=folder,
         server=Server(server) if server else None,
@@ -284,7 +309,7 @@ def review_import(config: str, files: tuple[str, ...], server: str | None, overr
     FILES are Label Studio's JSON exports, or exported tasks with answers written into them. A file with anything wrong
     in it is refused whole. The next `run` applies what was decided.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     if bool(files) == bool(server):
         raise InputError("give FILES, or a server as --server")
     from unlearn_ray.review.server import Server
@@ -306,7 +331,7 @@ def review_serve(config: str, overrides: tuple[str, ...], port: int, data: str) 
 
     It listens on 127.0.0.1 alone, and the password is new with every start. `make label-studio` installs it.
     """
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     from unlearn_ray.review.serve import label_studio
     from unlearn_ray.review.server import TOKEN, Server
     from unlearn_ray.reviewing import export_review
@@ -339,31 +364,6 @@ def _texts(patterns: Sequence[str]) -> dict[str, str]:
     from unlearn_ray.engine import storage
 
     return dict(read_documents(storage.expand(patterns), storage.read_bytes))
-
-
-def _show_progress(outcome: "Outcome") -> None:
-    click.echo(terminal.progress(outcome))
-
-
-def _echo_reports(pages: dict[str, str]) -> None:
-    for forget_set, page in pages.items():
-        click.echo(f"report of {forget_set}: {page}")
-
-
-def _echo_errors(outcomes: Sequence["Outcome"]) -> None:
-    debug = click.get_current_context().meta.get("debug")
-    for outcome in outcomes:
-        if outcome.error:
-            step = f"{outcome.step.forget_set} {outcome.step.stage}-{outcome.step.digest}"
-            click.echo(f"error: {step}: {terminal.one_line(outcome.error)}", err=True)
-            if debug:
-                traceback.print_exception(outcome.error)
-
-
-def _fail_if_unfinished(outcomes: Sequence["Outcome"]) -> None:
-    _echo_errors(outcomes)
-    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
-        click.get_current_context().exit(1)
 
 
 if __name__ == "__main__":

@@ -349,11 +349,12 @@ def test_the_most_urgent_steps_come_first_and_small_ones_do_not_hold_up_a_large_
     order: list[str] = []
     wanted = {"c": (0, 1), "a": (1, 1), "large": (2, 2), "b": (3, 1), "d": (4, 1)}
     steps = [
-        step(name, holds=partial(Holds, 0, gpus), urgency=(urgency,), run=lambda run: time.sleep(0.1) or {})
-        for name, (urgency, gpus) in sorted(wanted.items())
+        step(name, holds=partial(Holds, 0, gpus), run=lambda run: time.sleep(0.1) or {})
+        for name, (_, gpus) in sorted(wanted.items())
     ]
     hear = lambda outcome: order.append(outcome.step.stage) if outcome.state == "running" else None
-    run_steps(str(tmp_path), steps, max_parallel=None, capacity=lambda: Holds(2, 2), on_event=hear)
+    urgency = lambda one: (wanted[one.stage][0],)
+    run_steps(str(tmp_path), steps, max_parallel=None, capacity=lambda: Holds(2, 2), urgency=urgency, on_event=hear)
     assert set(order[:2]) == {"c", "a"} and order[2] == "large" and set(order[3:]) == {"b", "d"}
 
 

@@ -16,7 +16,7 @@ from unlearn_ray.engine.leases import Driver, driving
 from unlearn_ray.engine.steps import Holds, Outcome, Step, attempt, state_on_disk, states_by_digest, with_inputs
 
 POLL_S = 3  # between looks at steps that other drivers have, and at a cluster whose size may have changed
-UNLIMITED = Holds(float("inf"), float("inf"), 1 << 30)
+UNLIMITED = Holds(float("inf"), float("inf"))
 
 
 def run_steps(
@@ -25,20 +25,24 @@ def run_steps(
     *,
     max_parallel: int | None = 1,
     capacity: Callable[[], Holds] = lambda: UNLIMITED,
+    urgency: Callable[[Step], tuple] = lambda step: (),
     on_event: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run what is not done of the steps and their inputs, inputs first; one outcome a step, in that order.
 
     Steps with one digest run once, also where several drivers work on one root: what another has is waited for. A
     failed step leaves those that need it skipped and the others running. At most max_parallel steps run at once, and no
-    more than fit into capacity() together; one that is larger than all of it runs alone.
+    more than fit into capacity() together; one that is larger than all of it runs alone. Of those that could start the
+    one with the least urgency(step) does.
     on_event hears, in this thread, of every step that starts ("running") and of every outcome.
     """
     ordered = with_inputs(steps)
     with driving(root) as driver:
         events = Events(root, driver.name)
         try:
-            schedule = _Schedule(root, ordered, driver, events, max_parallel or len(ordered), capacity, on_event)
+            schedule = _Schedule(
+                root, ordered, driver, events, max_parallel or len(ordered), capacity, urgency, on_event
+            )
             schedule.run()
         finally:
             events.close()
@@ -54,9 +58,9 @@ class _Ready:
     heaps: dict[Holds, list[tuple[tuple, int, Step]]] = field(default_factory=dict)
     pushed: int = 0
 
-    def push(self, step: Step, holds: Holds) -> None:
+    def push(self, step: Step, holds: Holds, urgency: tuple) -> None:
         self.pushed += 1
-        heapq.heappush(self.heaps.setdefault(holds, []), (step.urgency, self.pushed, step))
+        heapq.heappush(self.heaps.setdefault(holds, []), (urgency, self.pushed, step))
 
     def pop(self, free: Holds, alone: bool) -> tuple[Step, Holds] | None:
         """The most urgent step that fits into what is free. One that does not keeps its share from those behind it:
@@ -80,6 +84,7 @@ class _Schedule:
     events: Events
     max_parallel: int
     capacity: Callable[[], Holds]
+    urgency: Callable[[Step], tuple]
     on_event: Callable[[Outcome], None]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     ready: _Ready = field(default_factory=_Ready)
@@ -103,7 +108,7 @@ class _Schedule:
             for given in self.missing[digest]:
                 self.needed_by.setdefault(given, []).append(step)
             if not self.missing[digest]:
-                self.ready.push(step, step.holds())
+                self._is_ready(step)
         while self.ready.heaps or self.running or self.elsewhere:
             self._admit()
             self._listen()
@@ -128,7 +133,7 @@ class _Schedule:
             outcome = self.heard.get(timeout=POLL_S if waiting else None)
         except queue.Empty:
             for step in self.elsewhere.values():
-                self.ready.push(step, step.holds())
+                self._is_ready(step)
             self.elsewhere.clear()
             return
         digest = outcome.step.digest
@@ -160,7 +165,10 @@ class _Schedule:
                     continue
                 missing.discard(one.step.digest)
                 if not missing:
-                    self.ready.push(step, step.holds())
+                    self._is_ready(step)
+
+    def _is_ready(self, step: Step) -> None:
+        self.ready.push(step, step.holds(), self.urgency(step))
 
     def _work(self, step: Step, inputs: dict[str, str]) -> None:
         """In a thread of its own: the step, if no other driver has it. Heard as "to do" where one has."""

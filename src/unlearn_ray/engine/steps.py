@@ -38,23 +38,30 @@ class StepRun:
     out: str
     inputs: dict[str, str]
 
+    def below_root(self, path: str) -> str:
+        """A path in a step's folder as it is called below the root: what a run computes names no place outside."""
+        return path.removeprefix(root_of(self.out) + "/")
+
+
+def root_of(folder: str) -> str:
+    """The root of a run, from the folder of a step."""
+    return folder.rstrip("/").rsplit("/", 2)[0]
+
 
 @dataclass(frozen=True)
 class Holds:
-    """What a step holds all at once while it runs: the fixed pools of its actors, and whether it asks language models.
-
-    gpus is a share of the cluster's GPUs like cpus is of its CPUs. A step that computes in this process holds nothing.
+    """What a step holds of the cluster, all at once, while it runs: the fixed pools of its actors. One that computes in
+    this process holds nothing.
     """
 
     cpus: float = 0
     gpus: float = 0
-    asking: int = 0
 
     def fits(self, free: "Holds") -> bool:
-        return self.cpus <= free.cpus and self.gpus <= free.gpus and self.asking <= free.asking
+        return self.cpus <= free.cpus and self.gpus <= free.gpus
 
     def __sub__(self, other: "Holds") -> "Holds":
-        return Holds(self.cpus - other.cpus, self.gpus - other.gpus, self.asking - other.asking)
+        return Holds(self.cpus - other.cpus, self.gpus - other.gpus)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,7 @@ class Step:
 
     version is raised by the author of a stage when the same params come to mean another result. contents maps documents
     and files to their sha256. run returns figures for the manifest (plain JSON; row counts under "rows").
-    holds and urgency say what it needs and when it is admitted, the least urgency first; asked when Ray is there.
+    holds says what it holds while it runs; it is asked when the step can start, and Ray is there.
     Raises InputError for params that have no one JSON form, and for names that look like a key or a password.
     """
 
@@ -75,7 +82,6 @@ class Step:
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
     holds: Callable[[], Holds] = Holds
-    urgency: tuple = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", _plain(self.params, f"{self.stage}.params"))
@@ -156,13 +162,13 @@ def states_by_digest(root: str, ordered: Sequence[Step]) -> dict[str, Outcome]:
 def state_on_disk(root: str, step: Step, running: bool = False) -> Outcome:
     """running: whether a living driver has the step."""
     folder = step.folder(root)
-    manifest = _read(storage.join(folder, "manifest.json"))
+    manifest = read_notes(storage.join(folder, "manifest.json"))
     if manifest.get("digest") == step.digest:
         return Outcome(step, "done", folder, manifest["seconds"])
-    attempt = _read(storage.join(folder, "attempt.json"))
+    attempt = read_notes(storage.join(folder, "attempt.json"))
     began = attempt.get("started", "")
     if attempt and running:
-        progress = _read(storage.join(folder, "progress.json"))
+        progress = read_notes(storage.join(folder, "progress.json"))
         return Outcome(step, "running", folder, seconds_since(began), progress=progress, began=began)
     if attempt.get("error"):
         return Outcome(step, "failed", folder, attempt["seconds"], StepFailed(attempt["error"]), began=began)
@@ -173,7 +179,8 @@ def seconds_since(time: str) -> float:
     return max((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds(), 0.0)
 
 
-def _read(path: str) -> dict:
+def read_notes(path: str) -> dict:
+    """A manifest, or another of a step's JSON files; empty where there is none, or it was cut short."""
     try:
         return storage.read_json(path)
     except (FileNotFoundError, ValueError):

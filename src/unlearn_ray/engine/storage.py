@@ -133,6 +133,13 @@ def list_files(folder: str) -> list[str]:
     return sorted(join(folder, path[len(inner) :].lstrip("/")) for path in found)
 
 
+def bytes_below(folder: str) -> int:
+    """The sizes of all files below a folder."""
+    system, inner = _open(folder)
+    found = system.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
+    return sum(info.size for info in found if info.type == fs.FileType.File)
+
+
 def expand(patterns: str | Sequence[str]) -> list[str]:
     """The files that paths and globs name (`*`, `?`, `[ab]`, `**` for any depth), sorted, each once.
 
@@ -148,15 +155,30 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
 
 
 def sha256_of(path: str) -> str:
-    """The hash of a file's content, read in pieces. Raises InputError where there is no such file."""
-    system, inner = _open(path)
-    if _info(path).type != fs.FileType.File:
+    """The hash of a file's content, read in pieces; once in this process for a file that stays as it is. Raises
+    InputError where there is no such file.
+    """
+    info = _info(path)
+    if info.type != fs.FileType.File:
         raise InputError(f"{path}: no such file")
+    return (_sha256 if info.mtime_ns else _sha256.__wrapped__)(path, info.size, info.mtime_ns)
+
+
+@cache
+def _sha256(path: str, size: int, changed: int | None) -> str:
+    system, inner = _open(path)
     digest = hashlib.sha256()
     with system.open_input_stream(inner) as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def list_folders(folder: str) -> list[str]:
+    """The folders in a folder, sorted, without what is in them; none where there is no such folder."""
+    system, inner = _open(folder)
+    found = system.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return sorted(join(folder, info.base_name) for info in found if info.type == fs.FileType.Directory)
 
 
 @contextmanager

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from unlearn_ray.documents import document_names, parse_document
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
-from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.engine.steps import StepRun, root_of
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.blocks import BLOCK_SCHEMA, cut_blocks
 from unlearn_ray.stages.baseline import open_tokenizer
 
+UNION = "union.json"  # in a step of its own: the folders, below the root, whose rows together are its rows
 SHARD_BLOCKS = 64  # blocks in a shard: the unit of labelling, of its files and of restart
 
 
@@ -86,8 +87,12 @@ def read_shard(folder: str, shard: dict) -> pa.Table:
 
 
 def read_blocks(folder: str, columns: list[str] | None = None) -> pa.Table:
-    """All rows of a step's parquet files, in order."""
-    files = [file for file in storage.list_files(folder) if file.endswith(".parquet")]
+    """All rows of a step's parquet files, in order; of those that it unites where it holds none itself."""
+    there = storage.list_files(folder)
+    if storage.join(folder, UNION) in there:
+        united = storage.read_json(storage.join(folder, UNION))["folders"]
+        return pa.concat_tables([read_blocks(storage.join(root_of(folder), one), columns) for one in united])
+    files = [file for file in there if file.endswith(".parquet")]
     return pa.concat_tables([read_parquet(file, columns) for file in files]) if files else BLOCK_SCHEMA.empty_table()
 
 

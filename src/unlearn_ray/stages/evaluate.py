@@ -28,6 +28,7 @@ from unlearn_ray.stages.judging import grade_by_model
 from unlearn_ray.stages.written_prompts import PROMPTS, read_prompts
 
 TEXTS = "text-"  # what the inputs with texts to read are called: text-retain, text-nonmembers, text-NEIGHBOUR
+CHOICE = "choice.json"  # of the input choice
 COLUMNS = ["document", "index", "text", "input_ids"]
 
 COMPLETION_SCHEMA = pa.schema(
@@ -52,8 +53,9 @@ def evaluate(
     """Writes metrics.json, completions.parquet and the readings; returns row counts and the changes for the manifest.
 
     Inputs: baseline, blocks (the forget set), anchors, unlearned and, where there are such, reinforced, texts and
-    prompts. answers: where those of a language model that grades are kept. Raises InputError for files of prompts,
-    probes or controls that cannot be read.
+    prompts; for sets that were forgotten together also measures, an evaluation whose readings are taken, and choice,
+    the choice that was made for all of them. answers: where those of a language model that grades are kept. Raises
+    InputError for files of prompts, probes or controls that cannot be read.
     """
     dictionary = read_dictionary(run.inputs["anchors"])
     tokenizer = open_tokenizer(run.inputs[BEFORE], trust_remote_code)
@@ -63,7 +65,7 @@ def evaluate(
     if settings.benchmarks.tasks:
         studies["benchmarks"] = partial(benchmark_items, **settings.benchmarks.model_dump())
     found = examine(
-        run.out,
+        run.inputs.get("measures", run.out),
         models,
         studies,
         baseline=run.inputs[BEFORE],
@@ -79,7 +81,8 @@ def evaluate(
     judging = {}
     if settings.judge.source == "openai":
         judging = {"judging": _grade(completions, material, settings.judge, resources, answers)}
-    metrics = summarise(readings, completions, material, settings)
+    together = storage.read_json(storage.join(run.inputs["choice"], CHOICE)) if "choice" in run.inputs else None
+    metrics = summarise(readings, completions, material, settings, together)
     metrics |= {
         "next_token": next_tokens(material, readings, metrics["choice"]["model"], tokenizer),
         "settings": settings.model_dump(mode="json") | {"theme_words": sorted(material.themes)},
