@@ -50,7 +50,7 @@ def run_steps(
 
 
 @dataclass
-class _Ready:
+class Ready:
     """Steps whose inputs are there, by urgency, and apart by what they hold: with thousands of them only the first of
     each kind is looked at.
     """
@@ -62,16 +62,16 @@ class _Ready:
         self.pushed += 1
         heapq.heappush(self.heaps.setdefault(holds, []), (urgency, self.pushed, step))
 
-    def pop(self, free: Holds, alone: bool) -> tuple[Step, Holds] | None:
+    def pop(self, free: Holds, alone: bool) -> tuple[Step, Holds, tuple] | None:
         """The most urgent step that fits into what is free. One that does not keeps its share from those behind it:
         they would take it again and again. alone: nothing runs, so the first is taken whatever it holds.
         """
         for holds, heap in sorted(self.heaps.items(), key=lambda item: item[1][0][:2]):
             if alone or holds.fits(free):
-                _, _, step = heapq.heappop(heap)
+                urgency, _, step = heapq.heappop(heap)
                 if not heap:
                     del self.heaps[holds]
-                return step, holds
+                return step, holds, urgency
             free = free - holds
         return None
 
@@ -87,7 +87,7 @@ class _Schedule:
     urgency: Callable[[Step], tuple]
     on_event: Callable[[Outcome], None]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    ready: _Ready = field(default_factory=_Ready)
+    ready: Ready = field(default_factory=Ready)
     running: dict[str, Holds] = field(default_factory=dict)
     elsewhere: dict[str, Step] = field(default_factory=dict)
     missing: dict[str, set[str]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class _Schedule:
         for holds in self.running.values():
             free = free - holds
         while len(self.running) < self.max_parallel and (found := self.ready.pop(free, not self.running)):
-            step, holds = found
+            step, holds, _ = found
             self.running[step.digest], free = holds, free - holds
             inputs = {name: self.outcomes[given.digest].folder for name, given in step.inputs.items()}
             # A daemon, so that an interrupt of this thread ends the program and not only the waiting.

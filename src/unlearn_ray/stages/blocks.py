@@ -2,12 +2,17 @@
 file.
 """
 
+import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unlearn_ray.documents import document_names, parse_document
@@ -18,17 +23,31 @@ from unlearn_ray.errors import InputError
 from unlearn_ray.method.blocks import BLOCK_SCHEMA, cut_blocks
 from unlearn_ray.stages.baseline import open_tokenizer
 
+KEPT = "shared/tokenised"  # below the root: the blocks of documents that several sets have
+_GUARD, _LOCKS = threading.Lock(), dict[str, threading.Lock]()
 UNION = "union.json"  # in a step of its own: the folders, below the root, whose rows together are its rows
 SHARD_BLOCKS = 64  # blocks in a shard: the unit of labelling, of its files and of restart
 
 
 def cut_documents(
-    run: StepRun, *, documents: Sequence[str], block_tokens: int, workers: int, trust_remote_code: bool
+    run: StepRun,
+    *,
+    documents: Sequence[str],
+    block_tokens: int,
+    workers: int,
+    trust_remote_code: bool,
+    shared: Collection[str] = (),
 ) -> dict:
-    """Writes part-N.parquet (BLOCK_SCHEMA) for the N-th file; returns counts, and the blocks in each part."""
+    """Writes part-N.parquet (BLOCK_SCHEMA) for the N-th file; returns counts, and the blocks in each part.
+
+    shared: those of the documents that other sets have too. They are tokenised once, by the first set that comes to
+    them, and kept below the root for the others.
+    """
+    named = document_names(documents)
+    kept = {path: _place(run, path, named[path], block_tokens) for path in named if path in shared}
     shards = [
-        json.dumps({"path": path, "name": name, "part": f"part-{number:05d}.parquet"})
-        for number, (path, name) in enumerate(document_names(documents).items())
+        json.dumps({"path": path, "name": name, "part": f"part-{number:05d}.parquet", "kept": kept.get(path)})
+        for number, (path, name) in enumerate(named.items())
     ]
     arguments = {
         "baseline": run.inputs["baseline"],
@@ -36,12 +55,13 @@ def cut_documents(
         "out": run.out,
         "trust_remote_code": trust_remote_code,
     }
-    parts = sorted(
-        map_shards("blocks", shards, Pool(CutDocuments, arguments, workers=workers)), key=lambda part: part["part"]
-    )
+    pool = Pool(CutDocuments, arguments, workers=workers)
+    with _alone_with(kept.values()):
+        parts = sorted(map_shards("blocks", shards, pool), key=lambda part: part["part"])
     _refuse_one_id_twice(run.out)
     return {
         "rows": {key: sum(part[key] for part in parts) for key in ("documents", "blocks", "tokens")},
+        "found_tokenised": sum(part["found"] for part in parts),
         "parts": {part["part"]: part["blocks"] for part in parts},
     }
 
@@ -55,13 +75,38 @@ class CutDocuments:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["shard"][0].as_py())
-        documents = parse_document(work["name"], storage.read_bytes(work["path"]))
-        tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
-        blocks = pa.concat_tables(tables)
+        if work["kept"] and storage.exists(work["kept"]):
+            blocks, found = read_parquet(work["kept"]), True
+        else:
+            documents = parse_document(work["name"], storage.read_bytes(work["path"]))
+            tables = [cut_blocks(name, text, self.tokenizer, self.block_tokens) for name, text in documents]
+            blocks, found = pa.concat_tables(tables), False
+            if work["kept"]:
+                write_parquet(work["kept"], blocks)
         write_parquet(storage.join(self.out, work["part"]), blocks)
         tokens = len(blocks["input_ids"].combine_chunks().flatten())
-        counts = {"part": work["part"], "documents": len(documents), "blocks": blocks.num_rows, "tokens": tokens}
-        return pa.Table.from_pylist([counts])
+        documents = len(pc.unique(blocks["document"]))
+        counts = {"part": work["part"], "documents": documents, "blocks": blocks.num_rows, "tokens": tokens}
+        return pa.Table.from_pylist([counts | {"found": found}])
+
+
+def _place(run: StepRun, path: str, name: str, block_tokens: int) -> str:
+    """Where the blocks of a shared document are kept: by all that they depend on."""
+    identity = [storage.sha256_of(path), name, block_tokens, PurePosixPath(run.inputs["baseline"]).name]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return storage.join(root_of(run.out), KEPT, f"{key}.parquet")
+
+
+@contextmanager
+def _alone_with(places: Iterable[str]) -> Iterator[None]:
+    """While one set cuts shared documents, others that have some of them wait: they find them done. Drivers do not wait
+    for each other: the same file is written twice then."""
+    with ExitStack() as held:
+        for place in sorted(places):
+            with _GUARD:
+                lock = _LOCKS.setdefault(place, threading.Lock())
+            held.enter_context(lock)
+        yield
 
 
 def shards_of(folder: str, at_most: int | None = None) -> list[dict]:

@@ -4,7 +4,8 @@ pipeline.py puts them together. What a step holds while it runs is declared besi
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePath
@@ -170,12 +171,16 @@ def evaluation_step(
     )
 
 
-def blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], baseline: Step) -> Step:
+def blocks_step(
+    config: RunConfig, owner: str, patterns: tuple[str, ...], baseline: Step, shared: Collection[str] = ()
+) -> Step:
+    """shared: documents, of whatever set, that several sets have."""
     documents = storage.expand(patterns)
     tokens = config.label.block_tokens
     cut = partial(
         cut_documents,
         documents=[absolute(path) for path in documents],
+        shared={absolute(path) for path in documents if path in shared},
         block_tokens=tokens,
         workers=config.resources.workers,
         trust_remote_code=config.trust_remote_code,
@@ -188,15 +193,23 @@ def blocks_of_sets(config: RunConfig, baseline: Step) -> dict[str, Step]:
     """The blocks of every forget set. Where there are several, one whose documents are not there is a step that fails,
     and costs its own set alone."""
 
+    def documents_of(one: ForgetSet) -> list[str]:
+        try:
+            return storage.expand(one.documents)
+        except InputError:
+            return []  # told by the step
+
     def of_set(one: ForgetSet) -> Step:
         try:
-            return blocks_step(config, one.name, one.documents, baseline)
+            return blocks_step(config, one.name, one.documents, baseline, shared)
         except InputError as error:
             if len(config.forget_sets) == 1:
                 raise
             return Step("blocks", 1, one.name, {"refused": str(error)}, partial(_refuse, str(error)))
 
     with ThreadPoolExecutor(READERS) as readers:  # which hash thousands of documents
+        owners = Counter(path for found in readers.map(documents_of, config.forget_sets) for path in found)
+        shared = {path for path, count in owners.items() if count > 1}
         return dict(zip((one.name for one in config.forget_sets), readers.map(of_set, config.forget_sets), strict=True))
 
 
