@@ -181,3 +181,10 @@ def test_forget_sets_as_a_jsonl_file_are_one_set_a_line(load, tmp_path):
     sets.write_text('{"name": "a"\n')
     with pytest.raises(InputError, match=r"sets\.jsonl line 1 is not JSON"):
         load(f"forget_sets={sets}")
+
+
+def test_the_example_of_many_sets_loads(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    config = load_config("configs/many.yaml")
+    assert [one.priority for one in config.forget_sets] == [0, 0, 10] and config.resources.parallel_sets is None
+    assert load_config("configs/many.yaml", ["mode=joint"]).mode == "joint"

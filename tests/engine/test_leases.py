@@ -15,6 +15,7 @@ from unlearn_ray.engine.leases import driving, leased, living_drivers
 @pytest.fixture(params=["local", "object store"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(storage, "SETTLE_S", 0.5)
+    monkeypatch.setattr(leases, "LINGER_S", 0)
     return str(tmp_path) if request.param == "local" else f"fsspec+memory://{uuid.uuid4().hex}/runs"
 
 
@@ -57,6 +58,15 @@ def test_the_step_of_an_earlier_process_with_our_pid_is_taken_over(root):
     leave_driver(root)
     assert leased(root) == set()
     with driving(root) as driver:
+        assert driver.take("labels-0123456789")
+
+
+def test_what_a_dead_driver_had_is_taken_over_when_its_workers_are_gone(root, monkeypatch):
+    monkeypatch.setattr(leases, "LINGER_S", 0.5)
+    leave_driver(root)
+    with driving(root) as driver:
+        assert driver.take("labels-0123456789") is None
+        time.sleep(0.6)
         assert driver.take("labels-0123456789")
 
 

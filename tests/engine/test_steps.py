@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unlearn_ray.engine import schedule
+from unlearn_ray.engine import leases, schedule
 from unlearn_ray.engine.events import read_events
 from unlearn_ray.engine.leases import living_drivers
 from unlearn_ray.engine.schedule import run_steps
@@ -223,8 +223,9 @@ run_steps(sys.argv[1], [Step("work", 1, "alice", {"alpha": [2.5, 5]}, work)])
 
 
 @pytest.fixture
-def driver(tmp_path):
+def driver(tmp_path, monkeypatch):
     """Another process in the middle of a step."""
+    monkeypatch.setattr(leases, "LINGER_S", 0.5)
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, it is ignored
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(tmp_path)],

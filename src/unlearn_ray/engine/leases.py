@@ -23,6 +23,7 @@ from unlearn_ray.errors import StepFailed
 
 RENEW_S = 20
 LAPSE_S = 3 * RENEW_S
+LINGER_S = 5  # for which the workers of a driver that died still run
 
 OURS: set[str] = set()
 """The drivers in this process. A restarted container often gives its process the pid of the one that died."""
@@ -34,6 +35,7 @@ class Driver:
     def __init__(self, root: str):
         self.root, self.name = root, uuid.uuid4().hex[:12]
         self._seen: dict[str, tuple[dict, float]] = {}
+        self._gone: dict[str, float] = {}
 
     def take(self, work: str) -> str | None:
         """A lease on the work (STAGE-DIGEST), to be released; None while a living driver has one, or where another
@@ -57,8 +59,13 @@ class Driver:
 
     def _lives(self, name: str) -> bool:
         sign = _read(_sign(self.root, name))
-        if sign is None or sign["host"] == socket.gethostname():
-            return sign is not None and _is_running(name, sign)
+        if sign is None:
+            return False
+        if sign["host"] == socket.gethostname():
+            if _is_running(name, sign):
+                return True
+            since = self._gone.setdefault(name, time.monotonic())
+            return time.monotonic() - since < LINGER_S
         before, since = self._seen.get(name, ({}, 0.0))
         if sign != before:
             self._seen[name] = sign, time.monotonic()
