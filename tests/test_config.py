@@ -183,6 +183,13 @@ def test_forget_sets_as_a_jsonl_file_are_one_set_a_line(load, tmp_path):
         load(f"forget_sets={sets}")
 
 
+@pytest.mark.parametrize("mode", ["separate", "joint", "sequential"])
+def test_the_example_of_two_novels_loads(monkeypatch, mode):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    config = load_config("configs/two-novels.yaml", [f"mode={mode}"])
+    assert [one.name for one in config.forget_sets] == ["alice", "pride-and-prejudice"]
+
+
 def test_the_example_of_many_sets_loads(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])
     config = load_config("configs/many.yaml")
