@@ -10,8 +10,8 @@ A step's params are what its result depends on; where and how fast it runs (conf
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.engine import storage
@@ -20,13 +20,14 @@ from unlearn_ray.engine.cleaning import Superfluous, superfluous
 from unlearn_ray.engine.metrics import Metrics
 from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import Holds, Outcome, Step, step_states
+from unlearn_ray.engine.steps import Outcome, Step, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.jobs import ONLY, Job, chosen_sets, urgency
 from unlearn_ray.review.store import Store, decisions_of
 from unlearn_ray.stages import holds
 from unlearn_ray.stages.audit import ABOUT
 from unlearn_ray.stages.baseline import open_tokenizer
+from unlearn_ray.stages.evaluate import unchosen
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
 from unlearn_ray.stages.joint import choose_together, unite_labels
 from unlearn_ray.stages.label import label, label_settings
@@ -39,6 +40,7 @@ from unlearn_ray.stages.recipes import (
     blocks_of_sets,
     evaluation_step,
     given,
+    history_step,
     prompt_steps,
     shared_steps,
     texts_of,
@@ -46,8 +48,11 @@ from unlearn_ray.stages.recipes import (
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.review import review_dictionary, review_grades, review_labels, reviewed
-from unlearn_ray.stages.sequence import follow, keep_result
+from unlearn_ray.stages.sequence import keep_result
 from unlearn_ray.stages.unlearn import unlearn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 JOINT = "joint"  # the folder of what belongs to the one model that forgets all sets
 Steps = dict[str, Step]
@@ -109,7 +114,7 @@ def _sequential(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, St
             if key in of_set
         }
         inputs = {"baseline": shared["baseline"], "result": before, "evaluation": made["evaluation"]} | history | asked
-        made["history"] = _history(config, one.name, list(found), inputs)
+        made["history"] = history_step(config, one.name, list(found), inputs)
         history = {"before": made["history"]}
         found[one.name] = made
     return found
@@ -183,24 +188,6 @@ def _evidence(config: RunConfig, one: ForgetSet, shared: Steps, made: Steps) -> 
     }
 
 
-def _history(config: RunConfig, name: str, earlier: list[str], inputs: Steps) -> Step:
-    """What the model that forgot this set shows of all sets before it."""
-    settings = config.evaluate
-    work = partial(
-        follow,
-        name=name,
-        earlier=earlier,
-        settings=settings,
-        resources=config.resources,
-        trust_remote_code=config.trust_remote_code,
-    )
-    params = settings.model_dump(
-        include={"completions", "completion_tokens", "probability_prompts", "seed", "bootstrap"}
-    )
-    needs = holds.scoring(config.resources) if earlier else Holds
-    return Step("history", 1, name, params | {"set": name}, work, inputs, holds=needs)
-
-
 def run(
     config: RunConfig,
     *,
@@ -264,31 +251,10 @@ def clean(config: RunConfig, *, delete: bool = False) -> list[Superfluous]:
     that measure them are done. delete: removes it."""
     root, wanted = absolute(config.root), steps_of(config)
     steps = [step for of_set in wanted.values() for step in of_set.values()]
-    found = superfluous(root, steps, partial(_unchosen, root, wanted))
+    found = superfluous(root, steps, partial(unchosen, root, [of_set["evaluation"] for of_set in wanted.values()]))
     for one in found if delete else ():
         storage.remove(one.path)
     return found
-
-
-def _unchosen(root: str, wanted: Mapping[str, Steps]) -> list[str]:
-    """Folders of checkpoints that were measured, and not chosen by any of the sets that they were made for."""
-    evaluations = [of_set["evaluation"] for of_set in wanted.values()]
-    states = {one.step.digest: one for one in step_states(root, evaluations)}
-    choices: dict[str, set[str] | None] = {}
-    for step in evaluations:
-        unlearned, done = step.inputs["unlearned"], states[step.digest]
-        folder = states[unlearned.digest].folder
-        if done.state != "done" or states[unlearned.digest].state != "done":
-            choices[folder] = None
-        elif (kept := choices.setdefault(folder, set())) is not None:
-            kept.add(storage.read_json(storage.join(done.folder, "metrics.json"))["choice"]["model"])
-    checkpoints = {one: storage.list_folders(storage.join(one, "checkpoints")) for one, kept in choices.items() if kept}
-    return [
-        checkpoint
-        for folder, there in checkpoints.items()
-        for checkpoint in there
-        if checkpoint.rpartition("/")[2] not in (choices[folder] or ())
-    ]
 
 
 def redone(config: RunConfig, sets: Sequence[str] | None = None) -> list[str]:
@@ -345,10 +311,16 @@ def _write_report(
         forget_set=name,
         baseline=config.baseline,
         alpha=config.unlearn_alpha,
-        tokenizer=open_tokenizer(folders["baseline"], config.trust_remote_code),
+        tokenizer=_tokenizer(folders["baseline"], config.trust_remote_code),
         agreement=agreement or {},
     )
     return write_report(into, data)
+
+
+@cache
+def _tokenizer(baseline: str, trust_remote_code: bool) -> "PreTrainedTokenizerFast":
+    """For the reports of a thousand sets it is opened once."""
+    return open_tokenizer(baseline, trust_remote_code)
 
 
 def read_run(config: RunConfig) -> dict[str, dict]:

@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unlearn_ray.documents import document_names, parse_document
@@ -85,7 +84,7 @@ class CutDocuments:
                 write_parquet(work["kept"], blocks)
         write_parquet(storage.join(self.out, work["part"]), blocks)
         tokens = len(blocks["input_ids"].combine_chunks().flatten())
-        documents = len(pc.unique(blocks["document"]))
+        documents = len(blocks["document"].unique())
         counts = {"part": work["part"], "documents": documents, "blocks": blocks.num_rows, "tokens": tokens}
         return pa.Table.from_pylist([counts | {"found": found}])
 

@@ -5,7 +5,7 @@ Which checkpoint is chosen, and what it forgot and kept, follows from readings t
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from unlearn_ray.benchmarks import benchmark_items
 from unlearn_ray.config import Evaluate, Judge, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.engine.steps import Step, StepRun, step_states
 from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import measure
 from unlearn_ray.evidence import BEFORE, LAST, REFERENCE, REINFORCED, completion_rows, next_tokens, summarise
@@ -140,6 +140,26 @@ def _written_prompts(run: StepRun, settings: Evaluate) -> list[Prompt] | None:
 def checkpoint_folder(unlearned: str, model: str) -> str:
     """Where a checkpoint lies, by the name that evaluation gives it, in the folder of the unlearned model."""
     return unlearned if model == LAST else storage.join(unlearned, "checkpoints", model)
+
+
+def unchosen(root: str, evaluations: Sequence[Step]) -> list[str]:
+    """Folders of checkpoints that were measured, and not chosen by any of the sets that they were made for."""
+    states = {one.step.digest: one for one in step_states(root, evaluations)}
+    choices: dict[str, set[str] | None] = {}
+    for step in evaluations:
+        unlearned, done = step.inputs["unlearned"], states[step.digest]
+        folder = states[unlearned.digest].folder
+        if done.state != "done" or states[unlearned.digest].state != "done":
+            choices[folder] = None
+        elif (kept := choices.setdefault(folder, set())) is not None:
+            kept.add(storage.read_json(storage.join(done.folder, "metrics.json"))["choice"]["model"])
+    checkpoints = {one: storage.list_folders(storage.join(one, "checkpoints")) for one, kept in choices.items() if kept}
+    return [
+        checkpoint
+        for folder, there in checkpoints.items()
+        for checkpoint in there
+        if checkpoint.rpartition("/")[2] not in (choices[folder] or ())
+    ]
 
 
 def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:

@@ -25,6 +25,7 @@ from unlearn_ray.stages.judging import judging_params
 from unlearn_ray.stages.label import label_retain
 from unlearn_ray.stages.origins import absolute, evaluated_contents, evaluation_settings, hashes, hub_id, model_path_of
 from unlearn_ray.stages.proposals import asking_params, propose_by_model
+from unlearn_ray.stages.sequence import follow
 from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
 SHARED = "shared"  # the folder of the steps that all forget sets have in common
@@ -169,6 +170,24 @@ def evaluation_step(
         contents,
         holds.scoring(config.resources),
     )
+
+
+def history_step(config: RunConfig, name: str, earlier: list[str], inputs: Mapping[str, Step]) -> Step:
+    """What the model that forgot this set shows of all sets before it."""
+    settings = config.evaluate
+    work = partial(
+        follow,
+        name=name,
+        earlier=earlier,
+        settings=settings,
+        resources=config.resources,
+        trust_remote_code=config.trust_remote_code,
+    )
+    params = settings.model_dump(
+        include={"completions", "completion_tokens", "probability_prompts", "seed", "bootstrap"}
+    )
+    needs = holds.scoring(config.resources) if earlier else Holds
+    return Step("history", 1, name, params | {"set": name}, work, inputs, holds=needs)
 
 
 def blocks_step(
