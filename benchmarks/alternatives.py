@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from unlearn_ray.method.labels import IGNORED, gains_, generic_logits
+from unlearn_ray.method.labels import IGNORED, gains, generic_logits
 from unlearn_ray.models import compute_dtype, decoder, lm_head
 from unlearn_ray.training.examples import endless_batches, epoch_batches
 from unlearn_ray.training.loop import BETAS, TrainSettings, learning_rate_at
@@ -109,7 +109,7 @@ class InferenceFormula(torch.nn.Module):
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         baseline, reinforced = (head(part) for head, part in zip(self.heads, hidden.chunk(2, -1), strict=True))
-        return generic_logits(baseline, gains_(reinforced, baseline), self.alpha)
+        return generic_logits(baseline, gains(reinforced, baseline), self.alpha)
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options) -> torch.Tensor:
         formula = _Formula(self.reinforced, attention_mask, self.alpha)
@@ -135,4 +135,4 @@ class _Formula(LogitsProcessor):
             use_cache=True,
         )
         self.cache = output.past_key_values
-        return generic_logits(scores, gains_(output.logits[:, -1].float(), scores), self.alpha)
+        return generic_logits(scores, gains(output.logits[:, -1].float(), scores), self.alpha)

@@ -28,7 +28,7 @@ import pyarrow as pa
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from unlearn_ray.engine.session import KEEP_MEMORY
+from unlearn_ray.engine.environment import KEEP_MEMORY
 from unlearn_ray.labelling import READ, Labeller, LabelSettings, Preparer, batches, hidden_states, padded
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.method.blocks import cut_blocks

@@ -37,7 +37,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from unlearn_ray.config import Evaluate
-from unlearn_ray.engine.session import KEEP_MEMORY
+from unlearn_ray.engine.environment import KEEP_MEMORY
 from unlearn_ray.labelling import Labeller, LabelSettings, Preparer, alpha_column, label_text
 from unlearn_ray.material import Question, documents_of, prepare, specific_tokens
 from unlearn_ray.method.blocks import cut_blocks

@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from unlearn_ray.engine.session import KEEP_MEMORY
+from unlearn_ray.engine.environment import KEEP_MEMORY
 from unlearn_ray.models import compute_dtype, load_model
 from unlearn_ray.training.examples import Examples, text_example
 from unlearn_ray.training.layout import Layout, make_accelerator

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,7 @@ from unlearn_ray.method.labels import (
     GenericLabels,
     Substitutions,
     label_positions,
+    on_device,
     soft_labels,
 )
 from unlearn_ray.method.translation import translate
@@ -42,6 +44,8 @@ CPU_BATCH = 8
 LENGTH_STEP = 8  # tokens
 READ = ("translated_ids", "input_ids")  # what the models read of a prepared block
 USED_SHARE = 0.8  # of a GPU's free memory
+
+Made = TypeVar("Made")  # of one block
 
 IDS = pa.list_(pa.int32())
 PREPARED_SCHEMA = pa.schema(
@@ -166,13 +170,18 @@ class Labeller:
         self.anchor_head = lm_head(reinforced, self.anchor_ids) if settings.scope == "anchors" else None
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
-        """Batches depend on the data alone, as long as each fits into the memory."""
-        labelled = in_batches(self.label, prepared.to_pylist(), READ, self.leading, self.batch_blocks)
-        return pa.Table.from_pylist(labelled, label_schema(self.settings))
+        """Batches depend on the data alone, as long as each fits into the memory.
+
+        A GPU gets the work of all batches before the labels of the first are asked for: it never waits for Python.
+        """
+        blocks = prepared.to_pylist()
+        labelled = in_batches(self.label, blocks, READ, self.leading, self.batch_blocks)
+        rows = [label_row(block, labels, self.settings) for block, labels in zip(blocks, labelled, strict=True)]
+        return pa.Table.from_pylist(rows, label_schema(self.settings))
 
     @torch.inference_mode()
-    def label(self, blocks: Sequence[dict]) -> list[dict]:
-        """The labels of one batch of blocks."""
+    def label(self, blocks: Sequence[dict]) -> list[GenericLabels]:
+        """The labels of one batch of blocks, at their `positions`."""
         reinforced = hidden_states(self.reinforced, self.leading, [block["input_ids"] for block in blocks])
         by_anchors = self.settings.scope == "anchors"
         read_as_is = [block["input_ids"] for block in blocks if by_anchors or -1 in block["targets"]]
@@ -181,14 +190,16 @@ class Labeller:
             original = iter(hidden_states(self.baseline, self.leading, read_as_is))
         results = []
         for block, reinforced_TH, baseline_UH in zip(blocks, reinforced, translated, strict=True):
-            positions, targets = torch.tensor(block["positions"]).long(), torch.tensor(block["targets"]).long()
+            device = baseline_UH.device
+            positions = on_device(np.array(block["positions"], np.int64), device)
+            targets = on_device(np.array(block["targets"], np.int64), device)
             baseline_PH, original_PH = baseline_UH[targets.clamp(min=0)], None
             if by_anchors or -1 in block["targets"]:
                 original_PH = next(original)[positions]
-                baseline_PH = torch.where((targets < 0)[:, None].to(baseline_PH.device), original_PH, baseline_PH)
+                baseline_PH = torch.where((targets < 0)[:, None], original_PH, baseline_PH)
             labels = label_positions(
                 baseline_PH,
-                reinforced_TH[positions].to(baseline_PH.device),
+                reinforced_TH.to(device)[positions],
                 *self.heads,
                 self.settings.alphas,
                 Substitutions(
@@ -199,7 +210,7 @@ class Labeller:
                 anchor_head=self.anchor_head,
                 top_k=self.settings.top_k,
             )
-            results.append(label_row(block, np.array(block["positions"]), labels, self.settings))
+            results.append(labels)
         return results
 
     def find_batch(self, block_tokens: int) -> int:
@@ -243,14 +254,14 @@ def blank_block(length: int) -> dict:
 
 
 def in_batches(
-    label: Callable[[list[dict]], list[dict]],
+    label: Callable[[list[dict]], list[Made]],
     blocks: list[dict],
     columns: Sequence[str],
     leading: Sequence[int],
     batch_blocks: int,
-) -> list[dict]:
+) -> list[Made]:
     """What `label` makes of each block, in their order; in batches, where `label` reads the ids in `columns`."""
-    labelled: dict[int, dict] = {}
+    labelled: dict[int, Made] = {}
     for batch in batches(blocks, columns, leading, batch_blocks):
         labelled |= zip(batch, _in_halves(label, [blocks[at] for at in batch]), strict=True)
     return [labelled[at] for at in range(len(blocks))]
@@ -276,7 +287,7 @@ def padded(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def _in_halves(label: Callable[[list[dict]], list[dict]], batch: list[dict]) -> list[dict]:
+def _in_halves(label: Callable[[list[dict]], list[Made]], batch: list[dict]) -> list[Made]:
     """label(batch), or where that takes more memory than there is both halves, one after the other."""
     try:
         return label(batch)
@@ -303,7 +314,7 @@ def hidden_states(
     ids = [torch.tensor([*leading, *sequence]) for sequence in sequences]
     ids_BT = pad_sequence(ids, batch_first=True)
     ids_BT = torch.nn.functional.pad(ids_BT, (0, padded(ids_BT.shape[1]) - ids_BT.shape[1]))
-    hidden_BTH = decoder(model)(input_ids=ids_BT.to(model.device), use_cache=False).last_hidden_state
+    hidden_BTH = decoder(model)(input_ids=on_device(ids_BT, model.device), use_cache=False).last_hidden_state
     return [hidden_TH[len(leading) : len(i)] for hidden_TH, i in zip(hidden_BTH, ids, strict=True)]
 
 
@@ -323,20 +334,21 @@ def label_schema(settings: LabelSettings) -> pa.Schema:
     )
 
 
-def label_row(block: dict, positions_P: np.ndarray, labels: GenericLabels, settings: LabelSettings) -> dict:
+def label_row(block: dict, labels: GenericLabels, settings: LabelSettings) -> dict:
     """The row of one block. Position t predicts token t + 1, and labels[i] is the target of token i: hence the
     shift.
     """
-    length, at = len(block["input_ids"]), positions_P + 1
+    length, at = len(block["input_ids"]), np.array(block["positions"], np.int64) + 1
     row = {key: block[key] for key in ("block_id", "document", "index", "input_ids")}
-    for alpha, labels_P in zip(settings.alphas, labels.labels_KT, strict=True):
+    for alpha, labels_P in zip(settings.alphas, labels.labels_KT.cpu().numpy(), strict=True):
         row[alpha_column(alpha)] = np.full(length, IGNORED, np.int32)
         row[alpha_column(alpha)][at] = labels_P
     row["baseline_prob"] = np.zeros(length, np.float32)
-    row["baseline_prob"][at] = labels.baseline_prob_T
+    row["baseline_prob"][at] = labels.baseline_prob_T.cpu().numpy()
     if settings.top_k:
         row["topk_ids"], row["topk_logprobs"] = [[]] * length, [[]] * length
-        for i, ids_S, logprobs_S in zip(at, labels.topk_ids_TS, labels.topk_logprobs_TS, strict=True):
+        ids_PS, logprobs_PS = labels.topk_ids_TS.cpu().numpy(), labels.topk_logprobs_TS.cpu().numpy()
+        for i, ids_S, logprobs_S in zip(at, ids_PS, logprobs_PS, strict=True):
             row["topk_ids"][i], row["topk_logprobs"][i] = ids_S, logprobs_S
     return row
 

@@ -5,7 +5,7 @@ import torch
 
 from unlearn_ray.method.alignment import Occurrence
 from unlearn_ray.method.consistency import first_token_forms, repeat_starts, substitutions
-from unlearn_ray.method.labels import gains_, generic_logits, substitute
+from unlearn_ray.method.labels import gains, generic_logits, substitute
 
 HARRY, JON = 0, 1
 
@@ -55,9 +55,9 @@ def test_the_order_of_anchors_does_not_matter_when_one_token_serves_two():
     )
 
 
-def test_generic_logits_penalise_gains_only():
+def test_generic_logits_penalise_gainsonly():
     v_baseline = torch.tensor([[1.0, 2.0, 3.0]])
-    got = generic_logits(v_baseline, gains_(torch.tensor([[2.0, 1.0, 3.0]]), v_baseline), 5.0)
+    got = generic_logits(v_baseline, gains(torch.tensor([[2.0, 1.0, 3.0]]), v_baseline), 5.0)
     assert got.tolist() == [[-4.0, 2.0, 3.0]]
 
 

@@ -46,21 +46,22 @@ class AnchorTokens:
 
 @dataclass(frozen=True)
 class GenericLabels:
-    """Labels of T positions. baseline_prob_T and the soft labels belong to the first alpha.
+    """Labels of T positions, on the device that computed them. baseline_prob_T and the soft labels belong to the first
+    alpha.
 
     The log-probabilities of a soft label are those of the whole distribution, not renormalised over its S tokens: what
     they lack to 1 is the mass of all other tokens.
     """
 
-    labels_KT: np.ndarray  # int32
-    baseline_prob_T: np.ndarray  # float32
-    topk_ids_TS: np.ndarray  # int32
-    topk_logprobs_TS: np.ndarray  # float32
+    labels_KT: torch.Tensor  # int32
+    baseline_prob_T: torch.Tensor  # float32
+    topk_ids_TS: torch.Tensor  # int32
+    topk_logprobs_TS: torch.Tensor  # float32
 
 
-def gains_(v_reinforced_TV: torch.Tensor, v_baseline_TV: torch.Tensor) -> torch.Tensor:
-    """ReLU(v_reinforced - v_baseline), in the place of v_reinforced: a [T, V] tensor more would cost as much again."""
-    return v_reinforced_TV.sub_(v_baseline_TV).relu_()
+def gains(v_reinforced_TV: torch.Tensor, v_baseline_TV: torch.Tensor) -> torch.Tensor:
+    """ReLU(v_reinforced - v_baseline)."""
+    return torch.sub(v_reinforced_TV, v_baseline_TV).relu_()
 
 
 def generic_logits(v_baseline_TV: torch.Tensor, gains_TV: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -79,11 +80,13 @@ def substitute(
     """
     out_TV = v_baseline_TV.clone()
     out_TV[rows_N, generic_ids_N] = v_baseline_TV.mean(dim=1)[rows_N]
+    # What is not given back goes nowhere as the largest of what is there and -inf: to pick it out, a GPU would have to
+    # be waited for.
     back = anchor_ids_N >= 0
-    rows, anchors, generics = rows_N[back], anchor_ids_N[back], generic_ids_N[back]
-    cells = rows * out_TV.shape[1] + anchors
-    moved = torch.maximum(v_baseline_TV[rows, generics], v_baseline_TV[rows, anchors])
-    out_TV.view(-1).scatter_reduce_(0, cells, moved, reduce="amax")
+    to_N = torch.where(back, anchor_ids_N, generic_ids_N)
+    moved_N = torch.maximum(v_baseline_TV[rows_N, generic_ids_N], v_baseline_TV[rows_N, to_N])
+    moved_N = moved_N.masked_fill(~back, -torch.inf)
+    out_TV.view(-1).scatter_reduce_(0, rows_N * out_TV.shape[1] + to_N, moved_N, reduce="amax")
     return out_TV
 
 
@@ -93,9 +96,42 @@ def forbid_(v_TV: torch.Tensor, ids_J: torch.Tensor, allowed_TJ: torch.Tensor) -
 
 
 def soft_labels(v_TV: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ids and log-probabilities [T, S] of the top_k most probable tokens."""
+    """The ids, int32, and log-probabilities [T, S] of the top_k most probable tokens."""
     top_TS, ids_TS = v_TV.topk(top_k, dim=1)
-    return ids_TS, top_TS - v_TV.logsumexp(dim=1, keepdim=True)
+    return ids_TS.int(), top_TS - v_TV.logsumexp(dim=1, keepdim=True)
+
+
+def best_labels(
+    v_baseline_TV: torch.Tensor,
+    v_changed_TV: torch.Tensor,
+    v_reinforced_TV: torch.Tensor,
+    alphas: Sequence[float],
+    top_k: int,
+) -> GenericLabels:
+    """The labels of some positions from their logits: v_baseline as the model gave it, and as `substitute` and
+    `forbid_` left it. What fused.best_labels computes in one pass on a GPU, operation by operation.
+    """
+    gains_TV = gains(v_reinforced_TV, v_changed_TV)
+    labels_KT, v_generic_TV, soft = [], v_changed_TV, no_soft_labels(v_changed_TV)
+    for alpha in alphas:
+        v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
+        labels_KT.append(v_generic_TV.argmax(dim=1))
+        if alpha == alphas[0] and top_k:
+            soft = soft_labels(v_generic_TV, top_k)
+    chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
+    baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
+    return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, *soft)
+
+
+def no_soft_labels(v_TV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Soft labels of no tokens."""
+    return v_TV.new_empty((len(v_TV), 0), dtype=torch.int32), v_TV.new_empty((len(v_TV), 0))
+
+
+def on_device(values: np.ndarray | Sequence[int], device: torch.device) -> torch.Tensor:
+    """The values as a tensor there, without waiting for the work that a GPU has been given before."""
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @torch.no_grad()
@@ -125,15 +161,20 @@ def label_positions(
     gains is the author's style, and a model that is pushed away from that forgets how to write.
     """
     device = hidden_baseline_TH.device
+    if device.type == "cuda":
+        from unlearn_ray.method.fused import best_labels as best  # Triton comes with PyTorch for GPUs alone
+
+        rows_at_once = chunk
+    else:
+        best, rows_at_once = best_labels, CPU_ROWS
     rows_N, generic_ids_N, anchor_ids_N = (
-        torch.as_tensor(part, dtype=torch.long, device=device)
+        on_device(np.asarray(part, np.int64), device)
         for part in (substitutions.rows_N, substitutions.generic_ids_N, substitutions.anchor_ids_N)
     )
-    ids_J = torch.as_tensor(anchors.ids_J, dtype=torch.long, device=device)
-    next_T, inside_T = (torch.as_tensor(part, device=device) for part in (anchors.next_T, anchors.inside_T))
-    rows_at_once = CPU_ROWS if device.type == "cpu" else chunk
+    ids_J, allowed_from_J = on_device(anchors.ids_J, device), on_device(anchors.allowed_from_J, device)
+    next_T, inside_T = on_device(anchors.next_T, device), on_device(anchors.inside_T, device)
 
-    def label_chunk(start: int) -> list[tuple[np.ndarray, ...]]:
+    def label_chunk(start: int) -> list[GenericLabels]:
         rows = slice(start, start + chunk)
         n = slice(*np.searchsorted(substitutions.rows_N, [start, start + chunk]))
         changes = (rows_N[n] - start, generic_ids_N[n], anchor_ids_N[n])
@@ -148,56 +189,32 @@ def label_positions(
             changes = tuple(part[applies_N] for part in changes)
         v_changed_TV = substitute(v_baseline_TV, *changes)
         if anchors.allowed_from_J.any():
-            allowed_TJ = np.arange(start, start + len(v_changed_TV))[:, None] >= anchors.allowed_from_J
-            forbid_(v_changed_TV, ids_J, torch.as_tensor(allowed_TJ, device=device))
+            allowed_TJ = torch.arange(start, start + len(v_changed_TV), device=device)[:, None] >= allowed_from_J
+            forbid_(v_changed_TV, ids_J, allowed_TJ)
         reinforced_TH = hidden_reinforced_TH[rows]
         if anchor_head is None:
-            gains_TV = gains_(reinforced_head(reinforced_TH), v_changed_TV)
+            v_reinforced_TV = reinforced_head(reinforced_TH)
         else:
+            v_reinforced_TV = v_changed_TV.clone()  # no gain, but for
+            v_reinforced_TV[:, ids_J] = anchor_head(reinforced_TH)
             inside = inside_T[rows]
-            gains_TV = torch.zeros_like(v_changed_TV)
-            gains_TV[:, ids_J] = gains_(anchor_head(reinforced_TH), v_changed_TV[:, ids_J])
-            gains_TV[inside] = gains_(reinforced_head(reinforced_TH[inside]), v_changed_TV[inside])
-        split = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, gains_TV))
-        return [_label_rows(*some_RV, alphas=alphas, top_k=top_k) for some_RV in zip(*split, strict=True)]
+            v_reinforced_TV[inside] = reinforced_head(reinforced_TH[inside])
+        logits = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, v_reinforced_TV))
+        return [best(*some_RV, alphas, top_k) for some_RV in zip(*logits, strict=True)]
 
     # A function of its own, so that the logits of one chunk are gone before those of the next are made.
     parts = [part for start in range(0, len(hidden_baseline_TH), chunk) for part in label_chunk(start)]
     if not parts:
-        empty = np.zeros((0, top_k), np.int32)
-        return GenericLabels(
-            np.zeros((len(alphas), 0), np.int32), np.zeros(0, np.float32), empty, empty.astype(np.float32)
-        )
-    labels, probs, ids, logprobs = zip(*parts, strict=True)
+        nothing = hidden_baseline_TH.new_empty(0, dtype=torch.float32)
+        soft = nothing.new_empty((0, top_k), dtype=torch.int32), nothing.new_empty((0, top_k))
+        return GenericLabels(nothing.new_empty((len(alphas), 0), dtype=torch.int32), nothing, *soft)
     return GenericLabels(
-        np.concatenate(labels, 1), np.concatenate(probs), np.concatenate(ids), np.concatenate(logprobs)
+        torch.cat([part.labels_KT for part in parts], dim=1),
+        torch.cat([part.baseline_prob_T for part in parts]),
+        torch.cat([part.topk_ids_TS for part in parts]),
+        torch.cat([part.topk_logprobs_TS for part in parts]),
     )
 
 
 def _probability(v_TV: torch.Tensor, ids_J: torch.Tensor) -> torch.Tensor:
     return (v_TV[:, ids_J].logsumexp(dim=1) - v_TV.logsumexp(dim=1)).exp()
-
-
-def _label_rows(
-    v_baseline_TV: torch.Tensor,
-    v_changed_TV: torch.Tensor,
-    gains_TV: torch.Tensor,
-    *,
-    alphas: Sequence[float],
-    top_k: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    soft_ids_TS = soft_logprobs_TS = torch.empty((len(v_baseline_TV), 0))
-    labels_KT = []
-    for alpha in alphas:
-        v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
-        labels_KT.append(v_generic_TV.argmax(dim=1))
-        if alpha == alphas[0] and top_k:
-            soft_ids_TS, soft_logprobs_TS = soft_labels(v_generic_TV, top_k)
-    chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
-    baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
-    return (
-        torch.stack(labels_KT).cpu().numpy().astype(np.int32),
-        baseline_prob_T.cpu().numpy(),
-        soft_ids_TS.cpu().numpy().astype(np.int32),
-        soft_logprobs_TS.cpu().numpy(),
-    )
