@@ -10,6 +10,8 @@ A step's params are what its result depends on; where and how fast it runs (conf
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from unlearn_ray.engine.cleaning import Superfluous, superfluous
 from unlearn_ray.engine.metrics import Metrics
 from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import Outcome, Step, step_states
+from unlearn_ray.engine.steps import READERS, Outcome, Step, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.jobs import ONLY, Job, chosen_sets, urgency
 from unlearn_ray.review.store import Store, decisions_of
@@ -58,29 +60,40 @@ JOINT = "joint"  # the folder of what belongs to the one model that forgets all 
 Steps = dict[str, Step]
 
 
+@dataclass(frozen=True)
+class Read:
+    """What of a forget set has to be read before its steps are known: its documents, and what people decided."""
+
+    blocks: Step
+    decided: dict[str, list[dict]]
+
+
 def steps_of(config: RunConfig) -> dict[str, Steps]:
     """For every forget set its steps by name, in order; steps for all sets are the same objects in each."""
     shared = shared_steps(config)
-    blocks = blocks_of_sets(config, shared["baseline"])
+    blocks, names = blocks_of_sets(config, shared["baseline"]), [one.name for one in config.forget_sets]
+    with ThreadPoolExecutor(READERS) as readers:
+        decided = list(readers.map(partial(decisions_of, absolute(config.root)), names))
+    read = {name: Read(blocks[name], decisions) for name, decisions in zip(names, decided, strict=True)}
     modes = {"separate": _separate, "joint": _joint, "sequential": _sequential}
-    return {name: shared | of_set for name, of_set in modes[config.mode](config, shared, blocks).items()}
+    return {name: shared | of_set for name, of_set in modes[config.mode](config, shared, read).items()}
 
 
-def _separate(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, Steps]:
+def _separate(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
     """The method: one model for each forget set."""
     found = {}
     for one in config.forget_sets:
-        made = _until_labels(config, one, shared, blocks[one.name], shared["baseline"])
+        made = _until_labels(config, one, shared, read[one.name], shared["baseline"])
         made["unlearned"] = _unlearned(config, one.name, shared, made["labels"], shared["baseline"])
-        found[one.name] = made | _evidence(config, one, shared, made)
+        found[one.name] = made | _evidence(config, one, shared, made, read[one.name])
     return found
 
 
-def _joint(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, Steps]:
+def _joint(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
     """One model for all sets: each has its own dictionary and labels, the training reads all of these, and one
     checkpoint is chosen for all."""
     baseline, sets = shared["baseline"], {one.name: one for one in config.forget_sets}
-    made = {name: _until_labels(config, one, shared, blocks[name], baseline) for name, one in sets.items()}
+    made = {name: _until_labels(config, one, shared, read[name], baseline) for name, one in sets.items()}
     union = Step("labels", 1, JOINT, {}, unite_labels, {f"labels of {name}": of["labels"] for name, of in made.items()})
     unlearned = _unlearned(config, JOINT, shared, union, baseline)
     measures = {}
@@ -92,19 +105,19 @@ def _joint(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, Steps]:
     choice = Step("choice", 1, JOINT, params, choose, inputs)
     for name, one in sets.items():
         made[name] |= {"measures": measures[name], "choice": choice}
-        made[name] |= _evidence(config, one, shared, made[name])
+        made[name] |= _evidence(config, one, shared, made[name], read[name])
     return made
 
 
-def _sequential(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, Steps]:
+def _sequential(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
     """Each set is forgotten by the model that forgot those before it, which takes the baseline's place in the method;
     what is kept, and what is compared with, is the baseline."""
     found: dict[str, Steps] = {}
     before, history = shared["baseline"], {}
     for one in config.forget_sets:
-        made = _until_labels(config, one, shared, blocks[one.name], before)
+        made = _until_labels(config, one, shared, read[one.name], before)
         made["unlearned"] = _unlearned(config, one.name, shared, made["labels"], before)
-        made |= _evidence(config, one, shared, made)
+        made |= _evidence(config, one, shared, made, read[one.name])
         chosen = {"unlearned": made["unlearned"], "evaluation": made["evaluation"]}
         made["result"] = before = Step("result", 1, one.name, {}, keep_result, chosen)
         asked = {
@@ -120,7 +133,7 @@ def _sequential(config: RunConfig, shared: Steps, blocks: Steps) -> dict[str, St
     return found
 
 
-def _until_labels(config: RunConfig, one: ForgetSet, shared: Steps, blocks: Step, before: Step) -> Steps:
+def _until_labels(config: RunConfig, one: ForgetSet, shared: Steps, read: Read, before: Step) -> Steps:
     """The method up to the labels. before: the model that is to forget."""
     resources, seed, trust = config.resources, config.seed, config.trust_remote_code
     common = {"resources": resources, "trust_remote_code": trust}
@@ -130,10 +143,10 @@ def _until_labels(config: RunConfig, one: ForgetSet, shared: Steps, blocks: Step
         one.name,
         config.reinforce.model_dump() | {"seed": seed},
         partial(reinforce, settings=config.reinforce, seed=seed, **common),
-        {"baseline": before, "blocks": blocks},
+        {"baseline": before, "blocks": read.blocks},
         holds=holds.training(resources),
     )
-    decided = decisions_of(absolute(config.root), one.name)
+    blocks, decided = read.blocks, read.decided
     proposing = anchor_steps(config, one, shared, before, blocks, reinforced)
     proposing |= reviewed(proposing["anchors"], decided["anchors"], review_dictionary)
     settings = label_settings(config.label, config.unlearn_alpha)
@@ -172,12 +185,12 @@ def _measured(shared: Steps, made: Steps) -> Steps:
     return {"baseline": shared["baseline"]} | {name: made[name] for name in own} | texts_of(shared)
 
 
-def _evidence(config: RunConfig, one: ForgetSet, shared: Steps, made: Steps) -> Steps:
+def _evidence(config: RunConfig, one: ForgetSet, shared: Steps, made: Steps, read: Read) -> Steps:
     """The evaluation of what was made for a set, as people graded it, and the audit."""
     prompts = prompt_steps(config, one, made["blocks"])
     inputs = _measured(shared, made | prompts) | given(made, "measures") | given(made, "choice")
     evaluation = evaluation_step(config, one.name, inputs)
-    grades = decisions_of(absolute(config.root), one.name)["judge"]
+    grades = read.decided["judge"]
     resampling = {"resamples": config.evaluate.bootstrap, "seed": config.evaluate.seed}
     graded = reviewed(evaluation, grades, partial(review_grades, **resampling), resampling)
     return {
