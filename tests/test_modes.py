@@ -28,7 +28,8 @@ def load(tmp_path_factory, write_run):
 
     def config(mode: str, *sets: str) -> RunConfig:
         named = [{"name": name, "documents": str(folder / f"{name}.txt")} for name in sets]
-        return load_config(folder / "run.yaml", [f"mode={mode}", f"forget_sets={json.dumps(named)}"])
+        kept = ["retain=null", f"evaluate.retain={folder}/plain.txt"]  # utility is measured, and nothing held to it
+        return load_config(folder / "run.yaml", [f"mode={mode}", f"forget_sets={json.dumps(named)}", *kept])
 
     return config
 
