@@ -65,7 +65,7 @@ def run(config: str, overrides: tuple[str, ...], audit: bool, sets: str | None, 
         on_event=show_progress if is_short(settings) else show_change,
     )
     echo_standing(settings, outcomes)
-    pages = pipeline.report(settings, pipeline.to_report(settings, outcomes))
+    pages = pipeline.report(settings, only_new=True)
     if len(pages) == 1:
         [data] = pipeline.read_run(settings).values()
         click.echo(f"\n{terminal.comparison(data)}\n")

@@ -9,7 +9,7 @@ what follows reads that. Without review there is no such step.
 A step's params are what its result depends on; where and how fast it runs (config.resources) is not among them.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,7 +22,7 @@ from unlearn_ray.engine.cleaning import Superfluous, superfluous
 from unlearn_ray.engine.metrics import Metrics
 from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import READERS, Outcome, Step, step_states
+from unlearn_ray.engine.steps import READERS, Outcome, Step, read_notes, step_states
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.jobs import ONLY, Job, chosen_sets, urgency
 from unlearn_ray.review.store import Store, decisions_of
@@ -287,25 +287,24 @@ def estimate_asking(config: RunConfig) -> dict[str, Estimate]:
     }
 
 
-def to_report(config: RunConfig, outcomes: Sequence[Outcome]) -> set[str]:
-    """The sets of a run that something was done for, or that have no report yet."""
-    root = absolute(config.root)
-    changed = {outcome.step.forget_set for outcome in outcomes if outcome.state == "ran"}
-    ended = {outcome.step.forget_set for outcome in outcomes if outcome.step.stage == "evaluation"}
-    return changed | {name for name in ended if not storage.exists(storage.join(root, name, "report.html"))}
+def report(config: RunConfig, *, only_new: bool = False) -> dict[str, str]:
+    """Writes report.html and report.json of every forget set that was evaluated; returns set -> path of the page.
 
-
-def report(config: RunConfig, sets: Collection[str] | None = None) -> dict[str, str]:
-    """Writes report.html and report.json of every forget set that was evaluated, or of these; returns set -> path."""
-    root, pages = absolute(config.root), {}
-    wanted = {name: steps for name, steps in steps_of(config).items() if sets is None or name in sets}
+    only_new: not those whose steps and reviewers are what they were when it was written.
+    """
+    root, pages, wanted = absolute(config.root), {}, steps_of(config)
     states = step_states(root, [step for steps in wanted.values() for step in steps.values()])
     done = {outcome.step.digest: outcome.folder for outcome in states if outcome.state == "done"}
     for name, steps in wanted.items():
         folders = {key: done[step.digest] for key, step in steps.items() if step.digest in done}
-        if "evaluation" in folders:
-            agreement = Store(root, name).agreement()
-            pages[name] = _write_report(config, name, folders, storage.join(root, name), agreement)
+        if "evaluation" not in folders:
+            continue
+        into, agreement = storage.join(root, name), Store(root, name).agreement()
+        pages[name], notes = storage.join(into, "report.html"), storage.join(into, ".report.json")
+        told = {"steps": {key: steps[key].digest for key in folders}, "agreement": agreement}
+        if not only_new or read_notes(notes) != told or not storage.exists(pages[name]):
+            pages[name] = _write_report(config, name, folders, into, agreement)
+            storage.write_json(notes, told)
     return pages
 
 
