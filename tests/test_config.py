@@ -184,14 +184,13 @@ def test_forget_sets_as_a_jsonl_file_are_one_set_a_line(load, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["separate", "joint", "sequential"])
-def test_the_example_of_two_novels_loads(monkeypatch, mode):
-    monkeypatch.chdir(Path(__file__).parents[1])
-    config = load_config("configs/two-novels.yaml", [f"mode={mode}"])
+def test_the_example_of_two_novels_loads(mode):
+    config = load_config(Path(__file__).parents[1] / "configs" / "two-novels.yaml", [f"mode={mode}"])
     assert [one.name for one in config.forget_sets] == ["alice", "pride-and-prejudice"]
 
 
-def test_the_example_of_many_sets_loads(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
-    config = load_config("configs/many.yaml")
+def test_the_example_of_many_sets_loads():
+    file = Path(__file__).parents[1] / "configs" / "many.yaml"
+    config = load_config(file)
     assert [one.priority for one in config.forget_sets] == [0, 0, 10] and config.resources.parallel_sets is None
-    assert load_config("configs/many.yaml", ["mode=joint"]).mode == "joint"
+    assert load_config(file, ["mode=joint"]).mode == "joint"
