@@ -1,7 +1,6 @@
-import json
-
 """What a run will need, checked against arithmetic by hand, a real layer, and the settings that a refusal names."""
 
+import json
 import re
 import shlex
 from dataclasses import replace
