@@ -41,18 +41,19 @@ SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
 ROUNDS = 3  # kernel and floor in turns, of which the fastest of each counts
-RANDOM_7B = "random 7B"
+RANDOM_7B = "random 7B "
 
 
 def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model, or random weights in the shape of Llama 2 7B."""
-    if path != RANDOM_7B:
+    """A model, or random weights in the shape of Llama 2 7B with the vocabulary in its name."""
+    if not path.startswith(RANDOM_7B):
         model = load_model(path, dtype=dtype, device=DEVICE)
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()  # weights that are mapped from a file come into memory when read
         return model
     with torch.device(DEVICE):
-        return LlamaForCausalLM(LlamaConfig(dtype=dtype)).to(dtype).eval()
+        config = LlamaConfig(dtype=dtype, vocab_size=int(path.removeprefix(RANDOM_7B)))
+        return LlamaForCausalLM(config).to(dtype).eval()
 
 
 @contextmanager
@@ -234,7 +235,7 @@ def main() -> None:
     prepared = Preparer(dictionary, tokenizer, SETTINGS)(blocks)
     rows, leading = prepared.to_pylist(), leading_ids(tokenizer)
     anchor_ids = sorted(set().union(*specific_tokens(tokenizer, dictionary)))
-    paths = (RANDOM_7B,) * 2 if arguments.random_7b else (arguments.baseline, arguments.reinforced)
+    paths = (f"{RANDOM_7B}{len(tokenizer)}",) * 2 if arguments.random_7b else (arguments.baseline, arguments.reinforced)
     make = partial(ways, paths, leading, prepared, anchor_ids, arguments.batch_blocks)
     ours = make()
     turns = [{name: seconds_of(work) for name, work in ours.items()} for _ in range(ROUNDS)]

@@ -1,8 +1,9 @@
 """One process of a fine-tuning, as a program: `python training_process.py JOB RANK WORLD PORT`.
 
-JOB is a JSON file: {"model", "blocks" (lists of ids), "settings", "dtype", "out", "runs": {name: layout}}. Of every run
+JOB is a JSON file: {"model", "blocks" (lists of ids), "settings", "out", "runs": {name: layout}}. Of every run
 the main process writes out/NAME.json with the losses and out/NAME.safetensors with the trained weights. Beside the
-layout a run may have "lora", "stop_after", a step after which it is given up, and "saves", where it keeps its state.
+layout a run may have "dtype", "lora", "stop_after", a step after which it is given up, and "saves", where it keeps its
+state.
 """
 
 import gc
@@ -29,13 +30,13 @@ def main(job_file: str, rank: str, world: str, port: str) -> None:
 
     torch.set_num_threads(1)
     job = json.loads(Path(job_file).read_text())
-    layouts.compute_dtype = lambda device: getattr(torch, job["dtype"])
     blocks = pa.table({"block_id": range(len(job["blocks"])), "input_ids": job["blocks"]})
     settings, out = TrainSettings(**job["settings"]), Path(job["out"])
     for name, run in job["runs"].items():
         AcceleratorState._reset_state()
         stop_after, saves = run.pop("stop_after", None), run.pop("saves", name)
-        lora = run.pop("lora", False)
+        lora, dtype = run.pop("lora", False), getattr(torch, run.pop("dtype", "float32"))
+        layouts.compute_dtype = lambda device, dtype=dtype: dtype
         layout = layouts.Layout(**run)
         accelerator = layouts.make_accelerator(layout, max_grad_norm=settings.max_grad_norm, processes=int(world))
         model, leading = load_model(job["model"]), leading_ids(load_tokenizer(job["model"]))

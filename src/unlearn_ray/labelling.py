@@ -38,7 +38,7 @@ from unlearn_ray.method.labels import (
     soft_labels,
 )
 from unlearn_ray.method.translation import translate
-from unlearn_ray.models import decoder, lm_head, out_of_memory
+from unlearn_ray.models import compile_layers, decoder, lm_head, out_of_memory
 
 CPU_BATCH = 8
 LENGTH_STEP = 8  # tokens
@@ -166,6 +166,8 @@ class Labeller:
         """
         self.baseline, self.reinforced, self.leading = baseline, reinforced, list(leading)
         self.settings, self.anchor_ids, self.batch_blocks = settings, np.array(anchor_ids, np.int64), batch_blocks
+        compile_layers(baseline)
+        compile_layers(reinforced)
         self.heads = lm_head(baseline), lm_head(reinforced)
         self.anchor_head = lm_head(reinforced, self.anchor_ids) if settings.scope == "anchors" else None
 

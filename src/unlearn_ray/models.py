@@ -137,6 +137,18 @@ def decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     return getattr(_causal(model), str(_causal(model).base_model_prefix))
 
 
+def compile_layers(model: PreTrainedModel | PeftModel) -> None:
+    """On a GPU, fuses what stands between the matrix products of every layer, in place, for forward passes.
+
+    Dynamic from the first batch on: what is computed of a batch must not depend on the shapes of those before it. A
+    model that accelerate spreads over several GPUs is left as it is.
+    """
+    lists = [part for part in decoder(model).children() if isinstance(part, torch.nn.ModuleList)]
+    if model.device.type == "cuda" and getattr(_causal(model), "hf_device_map", None) is None:
+        for layer in (layer for layers in lists for layer in layers):
+            layer.compile(dynamic=True)
+
+
 def output_layer(model: PreTrainedModel | PeftModel) -> OutputLayer:
     """The last layer, hidden size to vocabulary, with the scaling and soft capping of the model's family.
 

@@ -10,7 +10,7 @@ from unlearn_ray.engine.steps import Step
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.pipeline import done_folders, steps_of
-from unlearn_ray.review.answers import Answer, read_answers
+from unlearn_ray.review.answers import Answer, named, read_answers
 from unlearn_ray.review.corrections import corrected_entries, effective
 from unlearn_ray.review.decisions import Decided, decide, latest
 from unlearn_ray.review.server import Server
@@ -77,7 +77,13 @@ def export_review(
                 done.append(Exported(name, project, 0, "nothing to ask"))
                 continue
             store.add_tasks(project, tasks)  # before anybody can answer them
-            where = _send(name, project, tasks, config.review.overlap, folder, server)
+            if server is None:
+                where = _write_files(tasks, project, storage.join(folder or "review", name, project))
+            else:
+                address, added = server.create(
+                    name, project, tasks, root=config.root, mark=store.make_mark(), overlap=config.review.overlap
+                )
+                where = f"{address} ({added} new)"
             done.append(Exported(name, project, len(tasks), where))
     if not any(one.tasks for one in done):
         told = "; ".join(f"{one.forget_set} {one.project}: {one.where}" for one in done)
@@ -85,13 +91,7 @@ def export_review(
     return done
 
 
-def _send(
-    name: str, project: str, tasks: Sequence[Task], overlap: int, folder: str | None, server: Server | None
-) -> str:
-    if server is not None:
-        address, added = server.create(name, project, tasks, overlap)
-        return f"{address} ({added} new)"
-    into = storage.join(folder or "review", name, project)
+def _write_files(tasks: Sequence[Task], project: str, into: str) -> str:
     storage.write_atomic(storage.join(into, "interface.xml"), interface(project).encode())
     path = storage.join(into, "tasks.json")
     storage.write_json(path, [to_label_studio(task) for task in tasks])
@@ -102,8 +102,9 @@ def fetch_answers(config: RunConfig, server: Server) -> list[tuple[str, str, Map
     """The answers on a server as import_review takes them. Raises InputError where it has no project of this run."""
     found = []
     for one in config.forget_sets:
+        mark = Store(absolute(config.root), one.name).mark()
         for project in PROJECTS:
-            if answers := server.answers(one.name, project):
+            if mark and (answers := server.answers(mark, project)):
                 found.append((f"{server.url}, {one.name}, {project}", *answers))
     if not found:
         raise InputError(f"{server.url} has no project of this run; `unlearn-ray review export --server` makes them")
@@ -143,7 +144,7 @@ def import_review(
         entries = _entries(root, steps[name])
         for project in PROJECTS:
             place = name, project
-            answers = latest([*known[place], *new.get(place, [])])
+            answers = latest(named([*known[place], *new.get(place, [])]))
             if answers:
                 decided = decide(project, answers, asked[place], config.review, entries)
                 if project == "anchors":

@@ -122,6 +122,20 @@ def test_numbered_annotators_get_their_names(run, tasks, answered):
     assert set(imported.decided.agreement["annotators"]) == {"ann@example.com", "annotator 4"}
 
 
+def test_a_file_and_a_server_with_the_same_annotations_are_the_same_people(run, tasks, answered):
+    both = [answered(task, ann={"grade": "0"}, bob={"grade": "1"}) for task in tasks["judge"][:2]]
+    for task in both:
+        task["annotations"][0]["completed_by"], task["annotations"][1]["completed_by"] = 3, 4
+    both[1]["annotations"][1]["updated_at"] = "2026-11-23T10:00:00Z"  # changed between the two imports
+    people, earlier = {3: "ann@example.com", 4: "bob@example.com"}, copy.deepcopy(both)
+    earlier[1]["annotations"][1]["updated_at"] = "2026-11-22T10:01:00Z"
+    import_review(run.config, [("file", json.dumps(both), {})])
+    [imported], _ = import_review(run.config, [("server", json.dumps(earlier), people)])
+    assert imported.decided.agreement["annotators"].keys() == set(people.values())
+    [imported], _ = import_review(run.config, [("file", json.dumps(both), {})])
+    assert imported.decided.agreement["answers"] == 4 and imported.new == 0
+
+
 def test_offsets_of_a_browser_that_counts_halves_of_characters_are_understood(run, tasks, answered):
     from unlearn_ray.review.answers import _spans
 

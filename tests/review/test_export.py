@@ -12,7 +12,7 @@ from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.review.judge import judge_tasks
 from unlearn_ray.review.labels import doubtful_places, label_tasks
-from unlearn_ray.review.tasks import PROJECTS, interface
+from unlearn_ray.review.tasks import PROJECTS, interface, text_before
 from unlearn_ray.reviewing import export_review
 
 
@@ -127,3 +127,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception, match=r"cannot write .*file/story"):
         run.export(Path(tmp_path / "file"))
+
+
+def test_what_is_shown_of_a_document_begins_with_a_whole_word():
+    assert text_before("he cupboards as she fell", 19, 100, cut=True) == "… cupboards as she"
+    assert text_before("The cupboards as she fell", 20, 100, cut=False) == "The cupboards as she"
+    assert text_before("The cupboards as she fell", 20, 8, cut=False) == "… as she"

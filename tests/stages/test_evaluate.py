@@ -1,12 +1,10 @@
 import json
-import logging
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from chat_server import Reply, chat_server
 
@@ -27,13 +25,6 @@ BOOK = "\n\n".join(
 SETTINGS = Evaluate(
     completions=6, completion_tokens=5, probability_prompts=8, verbatim=3, perplexity_blocks=4, bootstrap=200
 )
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
-"""labels.best_labels in one pass over the logits, as a Triton kernel: three tensors [T, V] are read and none is written,
-but for the one that soft labels are picked from. Imported where there is a GPU.
+"""labels.best_labels in one pass over the logits, as a Triton kernel: three tensors [T, V] are read and none is
+written, but for the one that soft labels are picked from. Imported where there is a GPU.
 
 A row is one program with one order of additions, so that its results do not depend on the rows beside it.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found]
+import triton.language as tl  # type: ignore[import-not-found]
 
 from unlearn_ray.method.labels import GenericLabels, no_soft_labels, on_device
 
@@ -28,11 +29,11 @@ def best_labels(
     baseline_prob_T, logsumexp_T = v_baseline_TV.new_empty(positions), v_baseline_TV.new_empty(positions)
     v_generic_TV = torch.empty_like(v_changed_TV) if top_k else v_changed_TV
     with torch.cuda.device_of(v_baseline_TV):
-        _best_labels[(positions, len(alphas))](
+        _best_labels[(positions, len(alphas))](  # type: ignore[index]
             v_baseline_TV,
             v_changed_TV,
             v_reinforced_TV,
-            on_device(torch.tensor(alphas, dtype=torch.float32), v_baseline_TV.device),
+            on_device(np.array(alphas, np.float32), v_baseline_TV.device),
             labels_KT,
             baseline_prob_T,
             v_generic_TV,

@@ -112,15 +112,15 @@ def best_labels(
     `forbid_` left it. What fused.best_labels computes in one pass on a GPU, operation by operation.
     """
     gains_TV = gains(v_reinforced_TV, v_changed_TV)
-    labels_KT, v_generic_TV, soft = [], v_changed_TV, no_soft_labels(v_changed_TV)
+    labels_KT, (topk_ids_TS, topk_logprobs_TS) = [], no_soft_labels(v_changed_TV)
     for alpha in alphas:
         v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
         if alpha == alphas[0] and top_k:
-            soft = soft_labels(v_generic_TV, top_k)
+            topk_ids_TS, topk_logprobs_TS = soft_labels(v_generic_TV, top_k)
     chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
     baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
-    return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, *soft)
+    return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, topk_ids_TS, topk_logprobs_TS)
 
 
 def no_soft_labels(v_TV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,7 +128,7 @@ def no_soft_labels(v_TV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return v_TV.new_empty((len(v_TV), 0), dtype=torch.int32), v_TV.new_empty((len(v_TV), 0))
 
 
-def on_device(values: np.ndarray | Sequence[int], device: torch.device) -> torch.Tensor:
+def on_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """The values as a tensor there, without waiting for the work that a GPU has been given before."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -199,15 +199,15 @@ def label_positions(
             v_reinforced_TV[:, ids_J] = anchor_head(reinforced_TH)
             inside = inside_T[rows]
             v_reinforced_TV[inside] = reinforced_head(reinforced_TH[inside])
-        logits = (v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, v_reinforced_TV))
-        return [best(*some_RV, alphas, top_k) for some_RV in zip(*logits, strict=True)]
+        parts = zip(*(v_TV.split(rows_at_once) for v_TV in (v_baseline_TV, v_changed_TV, v_reinforced_TV)), strict=True)
+        return [best(baseline, changed, reinforced, alphas, top_k) for baseline, changed, reinforced in parts]
 
     # A function of its own, so that the logits of one chunk are gone before those of the next are made.
     parts = [part for start in range(0, len(hidden_baseline_TH), chunk) for part in label_chunk(start)]
     if not parts:
-        nothing = hidden_baseline_TH.new_empty(0, dtype=torch.float32)
-        soft = nothing.new_empty((0, top_k), dtype=torch.int32), nothing.new_empty((0, top_k))
-        return GenericLabels(nothing.new_empty((len(alphas), 0), dtype=torch.int32), nothing, *soft)
+        nothing_T = hidden_baseline_TH.new_empty(0, dtype=torch.float32)
+        nothing_TS = nothing_T.new_empty((0, top_k))
+        return GenericLabels(nothing_T.new_empty((len(alphas), 0)).int(), nothing_T, nothing_TS.int(), nothing_TS)
     return GenericLabels(
         torch.cat([part.labels_KT for part in parts], dim=1),
         torch.cat([part.baseline_prob_T for part in parts]),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from unlearn_ray.method.judge import words
 
@@ -22,6 +21,8 @@ class _Words:
 
 def rouge_l(reference: str, completion: str) -> float:
     """ROUGE-L F-measure over words (Lin 2004), 0 to 1: how much of the document a continuation repeats in order."""
+    from rouge_score.rouge_scorer import RougeScorer  # with nltk and scipy: a second that every worker would take
+
     return RougeScorer(["rougeL"], tokenizer=_Words()).score(reference, completion)["rougeL"].fmeasure
 
 

@@ -8,7 +8,7 @@ Every task is checked before anything is made of any: what was asked comes back 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from unlearn_ray.review.labels import FLUENCIES
 from unlearn_ray.review.tasks import Task
 
 NAMED = 10  # problems that a refusal lists
+NUMBERED = "annotator "  # and the number that a file has of a person
 KEEPS = ("right", "correct", "drop", "alias")
 # What a field of an answer may be: one of some choices, or None for any text.
 FIELDS: dict[str, dict[str, Sequence[str] | None]] = {
@@ -129,7 +130,16 @@ def _name(completed_by: Any, people: Mapping[int, str]) -> str:
         name = people.get(completed_by, completed_by) if isinstance(completed_by, int) else completed_by
     if name is None or isinstance(name, (list, dict, bool)) or not str(name).strip():
         raise Wrong("an annotation does not tell who completed it")
-    return str(name) if not isinstance(name, int) else f"annotator {name}"
+    return str(name) if not isinstance(name, int) else f"{NUMBERED}{name}"
+
+
+def named(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers with the names of annotators whom a file only numbers and a server has named: the same answer to the
+    same task at the same microsecond tells who a number is."""
+    same = lambda one: (one.key, one.at, repr(sorted(one.values.items())))
+    known = {same(one): one.by for one in answers if not one.by.startswith(NUMBERED)}
+    people = {one.by: known[same(one)] for one in answers if one.by.startswith(NUMBERED) and same(one) in known}
+    return [replace(one, by=people.get(one.by, one.by)) for one in answers]
 
 
 def _time(value: Any) -> str:

@@ -144,7 +144,8 @@ def _task(
     # What follows in the document is the rest of the word where the label is the document's own.
     rest = _REST.match(block["text"], block["ends"][one.position]) if label == one.token else None
     word = text.lstrip()
-    context = escaped(text_before(before, len(before), CONTEXT) + text[: len(text) - len(word)])
+    shown_before = text_before(before, len(before), CONTEXT, cut=bool(block["before"]))
+    context = escaped(shown_before + text[: len(text) - len(word)])
     shown = page(f"{context}<mark><b>{escaped(word)}</b></mark>{escaped(rest[0] if rest else '')}")
     options = [{"value": idea, "hotkey": str(number)} for number, idea in enumerate(ideas, start=4)]
     facts = {

@@ -1,6 +1,5 @@
 """The three projects on a Label Studio server, through label-studio-sdk. The API token is in LABEL_STUDIO_API_KEY."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -25,12 +24,15 @@ INSTRUCTIONS = {
 
 
 def title_of(forget_set: str, project: str) -> str:
-    """By which a project is found again, so it is different for every set, also where a name has to be cut."""
+    """For people. They may change it, and another run may have a set of that name: it is not what finds a project."""
     room = LONGEST_TITLE - len(f": {TITLES[project]}")
-    if len(forget_set) > room:
-        mark = f"~{hashlib.sha256(forget_set.encode()).hexdigest()[:8]}"
-        forget_set = forget_set[: room - len(mark)] + mark
-    return f"{forget_set}: {TITLES[project]}"
+    name = forget_set if len(forget_set) <= room else f"{forget_set[: room - 1]}…"
+    return f"{name}: {TITLES[project]}"
+
+
+def sign_of(mark: str, project: str) -> str:
+    """The end of a project's description, by which it is found again: the mark of the run's set (store.py)."""
+    return f"[unlearn-ray {mark} {project}]"
 
 
 class Server:
@@ -49,14 +51,16 @@ class Server:
             self.client = LabelStudio(base_url=self.url, api_key=token)
             self.client.users.whoami()
 
-    def create(self, forget_set: str, project: str, tasks: Sequence[Task], overlap: int) -> tuple[str, int]:
+    def create(
+        self, forget_set: str, project: str, tasks: Sequence[Task], *, root: str, mark: str, overlap: int
+    ) -> tuple[str, int]:
         """Makes the project, or adds to it the tasks that it lacks; returns its address, and how many were added."""
         with self._speaking():
-            there = self._find(forget_set, project)
+            there = self._find(mark, project)
             if there is None:
                 there = self.client.projects.create(
                     title=title_of(forget_set, project),
-                    description=f"unlearn-ray review: {project} of {forget_set}",
+                    description=f"{TITLES[project]} of {forget_set}, for the run in {root} {sign_of(mark, project)}",
                     label_config=interface(project),
                     expert_instruction=INSTRUCTIONS[project],
                     show_instruction=True,
@@ -69,11 +73,11 @@ class Server:
                 self.client.projects.import_tasks(there, request=new[start : start + TASKS_AT_ONCE])  # type: ignore[arg-type]
         return f"{self.url}/projects/{there}", len(new)
 
-    def answers(self, forget_set: str, project: str) -> tuple[str, dict[int, str]] | None:
+    def answers(self, mark: str, project: str) -> tuple[str, dict[int, str]] | None:
         """The project's tasks with their annotations, as JSON, and the names of the annotators by number; None where
         the server has no such project."""
         with self._speaking():
-            there = self._find(forget_set, project)
+            there = self._find(mark, project)
             if there is None:
                 return None
             people = {user.id: user.email for user in self.client.users.list() if user.id and user.email}
@@ -84,9 +88,9 @@ class Server:
         parts = self.client.projects.exports.download_sync(project, export_type="JSON", download_all_tasks=True)
         return json.loads(b"".join(parts))
 
-    def _find(self, forget_set: str, project: str) -> int | None:
-        title = title_of(forget_set, project)
-        return next((one.id for one in self.client.projects.list(page_size=100) if one.title == title), None)
+    def _find(self, mark: str, project: str) -> int | None:
+        there = self.client.projects.list(page_size=100)
+        return next((one.id for one in there if sign_of(mark, project) in (one.description or "")), None)
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:

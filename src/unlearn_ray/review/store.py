@@ -5,9 +5,11 @@ answers/PROJECT.jsonl    every person's last answer to a task, with who and when
 decisions/PROJECT.jsonl  what follows from them: this is what a run applies
 open.jsonl               what people did not settle
 agreement.json           how far they agree, and the gold tasks
+mark.json                by which this run finds its projects on a server, where another run may have a set of that name
 """
 
 import json
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -60,6 +62,18 @@ class Store:
 
     def write_agreement(self, agreement: dict[str, Any]) -> None:
         storage.write_json(storage.join(self.folder, "agreement.json"), agreement)
+
+    def mark(self) -> str | None:
+        """None where nothing was exported to a server. Kept here, and not made of the root: a run may move."""
+        path = storage.join(self.folder, "mark.json")
+        return storage.read_json(path)["mark"] if storage.exists(path) else None
+
+    def make_mark(self) -> str:
+        if mark := self.mark():
+            return mark
+        mark = secrets.token_hex(6)
+        storage.write_json(storage.join(self.folder, "mark.json"), {"mark": mark})
+        return mark
 
     def _write(self, name: str, rows: Sequence[Any]) -> None:
         storage.write_lines(storage.join(self.folder, name), rows)

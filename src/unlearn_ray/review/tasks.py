@@ -73,10 +73,11 @@ def among(tasks: Sequence[Task], gold: Sequence[Task]) -> list[Task]:
     return mixed
 
 
-def text_before(text: str, end: int, characters: int) -> str:
-    """What stands before text[end], at most so many characters, from a space on."""
+def text_before(text: str, end: int, characters: int, cut: bool) -> str:
+    """What stands before text[end], at most so many characters, from a space on; cut: the text itself begins within a
+    document, perhaps within a word."""
     start = max(end - characters, 0)
-    if start:
+    if start or cut:
         space = text.find(" ", start, end)
         start = space + 1 if space >= 0 else start
-    return ("… " if start else "") + text[start:end]
+    return ("… " if start or cut else "") + text[start:end]
