@@ -51,7 +51,7 @@ def drive(config: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def run(address: str, root: Path, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "unlearn_ray", "run", str(config), f"root={root}", "retain=null", *arguments]
-        environment = os.environ | {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+        environment = os.environ | {"RAY_ADDRESS": address}
         with open(f"{root}-{len(started)}.log", "w") as log:
             started.append(
                 subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log, text=True)
