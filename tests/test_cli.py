@@ -2,17 +2,19 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from unlearn_ray.cli import main
+from unlearn_ray.engine.cleaning import Superfluous
 from unlearn_ray.engine.steps import Outcome, Step
 from unlearn_ray.errors import InputError, StepFailed
 
 RUN = "root: runs/test\nbaseline: some/model\nforget_sets: [{name: alice, documents: a.txt}]\n"
-COMMANDS = ["run", "plan", "status", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
+COMMANDS = ["run", "plan", "status", "clean", "report", "evaluate", "anchors build", "anchors check", "anchors show"]
 COMMANDS += ["review export", "review import", "review serve"]
 
 
@@ -63,13 +65,19 @@ REPORT = {
 def pipeline(folder, monkeypatch) -> types.SimpleNamespace:
     """Stands in for the pipeline, which needs Ray and a model: what the command makes of its answers is tested."""
     stand_in = types.SimpleNamespace(
-        run=lambda config, until, on_event: stand_in.until.append(until) or stand_in.outcomes,
-        status=lambda config: stand_in.outcomes,
-        report=lambda config: stand_in.pages,
+        run=lambda config, until, sets=None, job=None, on_event=None: stand_in.until.append(until) or stand_in.outcomes,
+        watch=lambda config, sets: lambda: stand_in.looks.pop() if len(stand_in.looks) > 1 else stand_in.looks[0],
+        redone=lambda config, sets: stand_in.again,
+        report=lambda config, only_new=False: stand_in.pages,
+        clean=lambda config, delete: stand_in.deleted.append(delete) or stand_in.superfluous,
         read_run=lambda config: {"alice": REPORT},
         evaluate_model=lambda config, model, forget_set, on_event: f"{config.root}/{forget_set}/{model}",
         until=[],
         outcomes=[],
+        looks=[],
+        again=[],
+        deleted=[],
+        superfluous=[],
         pages={},
     )
     monkeypatch.setattr("unlearn_ray.pipeline", stand_in, raising=False)
@@ -95,7 +103,7 @@ def test_the_version_is_told():
     [
         (["absent.yaml"], "error: absent.yaml: cannot read the configuration"),
         (["run.yaml", "label.alfa=3"], "error: run.yaml: label.alfa: unknown key, the nearest known one is alpha"),
-        (["run.yaml", "mode=joint"], "error: run.yaml: mode: not available yet"),
+        (["run.yaml", "mode=both"], "error: run.yaml: mode: should be 'separate', 'joint' or 'sequential'"),
         (["run.yaml", "alpha"], "error: alpha: expected KEY=VALUE"),
     ],
 )
@@ -153,7 +161,7 @@ def test_a_failed_step_is_one_line_and_exit_code_1(pipeline):
 
 
 def test_progress_is_told_as_steps_start_and_end(pipeline):
-    def run(config, until, on_event):
+    def run(config, on_event, **options):
         on_event(outcome("blocks", "running"))
         on_event(outcome("blocks", "ran", seconds=1.5))
         return []
@@ -165,7 +173,7 @@ def test_progress_is_told_as_steps_start_and_end(pipeline):
 
 
 def test_an_interrupt_is_exit_code_130(pipeline):
-    def run(config, until, on_event):
+    def run(config, **options):
         raise KeyboardInterrupt
 
     pipeline.run = run
@@ -173,10 +181,72 @@ def test_an_interrupt_is_exit_code_130(pipeline):
 
 
 def test_status_tells_of_failures_and_is_no_failure(pipeline):
-    pipeline.outcomes = [outcome("blocks", "failed", error=StepFailed("disk full")), outcome("labels", "to do")]
+    pipeline.looks = [[outcome("blocks", "failed", error=StepFailed("disk full")), outcome("labels", "to do")]]
     result = call("status", "run.yaml")
     assert result.exit_code == 0 and "disk full" in result.stderr
     assert result.stdout.splitlines()[1].split() == ["alice", "failed", "to", "do"]
+
+
+def test_status_tells_what_is_done_again_and_why(pipeline):
+    pipeline.looks = [[outcome("labels", "to do")]]
+    pipeline.again = [f"labels of set-{n}: alpha changed" for n in range(30)]
+    lines = call("status", "run.yaml").stdout.splitlines()
+    assert lines[2] == "again: labels of set-0: alpha changed" and lines[-1] == "and 10 more"
+
+
+def of_many(count: int) -> tuple[str, list[Outcome]]:
+    """A run of many sets: the first failed, the second runs ten times as long as is usual, the others are done."""
+    names = [f"set-{number:04}" for number in range(count)]
+    sets = "forget_sets=" + json.dumps([{"name": name, "documents": "x", "deadline": "2026-01-01"} for name in names])
+    outcomes = []
+    for name in names:
+        step = Step("labels", 1, name, {"of": name}, lambda run: {})
+        outcomes.append(Outcome(step, "done", step.folder("runs/test"), 60.0))
+    outcomes[0] = replace(outcomes[0], state="failed", error=StepFailed("disk full"))
+    outcomes[1] = replace(
+        outcomes[1], state="running", seconds=600.0, progress={"step": 9, "steps": 10, "seconds_left": 66}
+    )
+    outcomes[2] = replace(outcomes[2], state="to do", seconds=0.0)
+    return sets, outcomes
+
+
+def test_status_of_a_thousand_sets_fits_on_a_screen(pipeline):
+    sets, pipeline.looks = (found := of_many(1000))[0], [found[1]]
+    result = call("status", "run.yaml", sets)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "1000 forget sets: 997 done, 1 running, 1 failed, 1 to do"
+    assert lines[2].split() == ["step", "done", "running", "failed", "to", "do"]
+    assert lines[3].split() == ["labels", "997", "1", "1", "1"]
+    assert "slow: set-0001 labels runs for 10 min, usual is 60.0 s" in lines
+    assert "past their deadline: set-0000, set-0001, set-0002" in lines
+    assert "about 2 min left, with 1 steps at a time as now" in lines
+    assert len(lines) < 15 and "disk full" in result.stderr
+
+
+def test_status_for_programs_is_one_json_object(pipeline):
+    sets, pipeline.looks = (found := of_many(1000))[0], [found[1]]
+    told = json.loads(call("status", "run.yaml", "--json", sets).stdout)
+    assert told["sets"] == {"failed": 1, "running": 1, "to do": 1, "done": 997}
+    assert told["failed"][0]["forget_set"] == "set-0000" and told["failed"][0]["error"] == "disk full"
+    assert told["seconds_left"] == 66 + 60 and told["slow"][0]["usual_seconds"] == 60
+    assert told["by_set"]["set-0001"] == "running" and len(told["by_set"]) == 1000
+
+
+def test_status_can_be_watched_until_all_has_ended(pipeline, monkeypatch):
+    monkeypatch.setattr("unlearn_ray.cli.WATCH_S", 0)
+    pipeline.looks = [[outcome("labels", state)] for state in ("done", "running", "to do")]
+    lines = call("status", "run.yaml", "--watch").stdout.splitlines()
+    assert [line.split()[1:] for line in lines if line.startswith("alice")] == [["to", "do"], ["running"], ["done"]]
+
+
+def test_clean_removes_only_when_told_to(pipeline):
+    pipeline.superfluous = [
+        Superfluous("runs/test/alice/labels-0123456789", "no step of this configuration", 3 * 10**9)
+    ]
+    result = call("clean", "run.yaml")
+    assert pipeline.deleted == [False] and "nothing was removed; --delete does it" in result.stdout
+    assert "3.0 GB" in result.stdout and "alice/labels-0123456789" in result.stdout
+    assert "--delete" not in call("clean", "run.yaml", "--delete").stdout and pipeline.deleted == [False, True]
 
 
 def test_a_report_of_nothing_says_what_to_do(pipeline):

@@ -78,8 +78,11 @@ MISTAKES = {
     "seed='3'": "seed: should be a valid integer",
     "baseline=": "baseline: should be a valid string",
     "label=3": "label: should be a mapping of keys",
-    "mode=joint": "mode: not available yet",
-    "mode=both": "mode: expected separate",
+    "mode=both": "mode: should be 'separate', 'joint' or 'sequential'",
+    "forget_sets=[{name: Joint, documents: x}]": "joint is taken",
+    "forget_sets=[{name: a, documents: x, deadline: soon}]": "forget_sets.0.deadline: Invalid isoformat",
+    "forget_sets=[{name: a, documents: x, priority: high}]": "forget_sets.0.priority: .*integer",
+    "resources.parallel_sets=0": "resources.parallel_sets: ",
     "anchors.source=gpt": "anchors.source: should be 'offline' or 'openai'",
     "anchors.source=openai": "anchors: source: openai needs the name of a model",
     "anchors={source: openai, model: m, proposals: p.jsonl}": "anchors: a file of proposals leaves no use for model",
@@ -130,6 +133,43 @@ def test_forget_sets_as_a_glob_are_one_set_a_file(load, tmp_path):
     assert config.forget_sets[1].documents == (f"{tmp_path}/alice[[]1].txt",)
 
 
+def test_sets_of_a_glob_over_folders_have_names_that_differ_and_stay(load, tmp_path):
+    files = ["a/book.txt", "b/book.txt", "b/other one.txt", "b/other-one.txt", "深/書.txt", "c/" + "x" * 120 + ".txt"]
+    for file in files[:3]:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("text")
+    names = lambda: [one.name for one in load(f"forget_sets={tmp_path}/**/*.txt").forget_sets]
+    assert names() == ["a-book", "b-book", "b-other-one"]
+    for file in files[3:]:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("text")
+    found = names()
+    assert found[:2] == ["a-book", "b-book"]  # whatever was added
+    assert len({name.casefold() for name in found}) == len(files)
+    assert [name[:12] for name in found[3:]] == ["b-other-one-", "c-xxxxxxxxxx", "set-" + found[5][4:12]]
+
+
+def test_a_set_can_have_a_priority_and_a_deadline(load):
+    first, second = load(
+        "forget_sets=[{name: a, documents: x, priority: 2, deadline: 2026-12-24},"
+        "{name: b, documents: y, deadline: '2026-12-24T18:00:00+01:00'}]"
+    ).forget_sets
+    assert (first.priority, str(first.deadline)) == (2, "2026-12-24 23:59:59+00:00")
+    assert (second.priority, str(second.deadline)) == (0, "2026-12-24 18:00:00+01:00")
+
+
+def test_the_first_of_many_mistakes_are_told(load, tmp_path):
+    sets = tmp_path / "sets.jsonl"
+    sets.write_text("".join(f'{{"name": "a{n}"}}\n' for n in range(1000)))
+    with pytest.raises(InputError, match=r"forget_sets\.4\.documents: missing; and 995 more"):
+        load(f"forget_sets={sets}")
+
+
+def test_sequential_forgetting_needs_whole_weights(load):
+    with pytest.raises(InputError, match=r"unlearn\.merge_adapter: mode sequential"):
+        load("mode=sequential", "unlearn.merge_adapter=false")
+
+
 def test_forget_sets_as_a_jsonl_file_are_one_set_a_line(load, tmp_path):
     sets = tmp_path / "sets.jsonl"
     sets.write_text('{"name": "a", "documents": "a.txt"}\n\n{"name": "b", "documents": ["b.txt", "c/*.txt"]}\n')
@@ -141,3 +181,16 @@ def test_forget_sets_as_a_jsonl_file_are_one_set_a_line(load, tmp_path):
     sets.write_text('{"name": "a"\n')
     with pytest.raises(InputError, match=r"sets\.jsonl line 1 is not JSON"):
         load(f"forget_sets={sets}")
+
+
+@pytest.mark.parametrize("mode", ["separate", "joint", "sequential"])
+def test_the_example_of_two_novels_loads(mode):
+    config = load_config(Path(__file__).parents[1] / "configs" / "two-novels.yaml", [f"mode={mode}"])
+    assert [one.name for one in config.forget_sets] == ["alice", "pride-and-prejudice"]
+
+
+def test_the_example_of_many_sets_loads():
+    file = Path(__file__).parents[1] / "configs" / "many.yaml"
+    config = load_config(file)
+    assert [one.priority for one in config.forget_sets] == [0, 0, 10] and config.resources.parallel_sets is None
+    assert load_config(file, ["mode=joint"]).mode == "joint"

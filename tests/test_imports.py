@@ -27,7 +27,7 @@ ALLOWED = {
     "reviewing": ALL - {"reviewing"},
     "cli": ALL | {"terminal", "cli_cluster", "cli_common"},
     "cli_cluster": ALL | {"cli_common"},
-    "cli_common": {"errors", "config", "terminal"},
+    "cli_common": ALL | {"terminal"},
     "terminal": {"errors"},
     "__main__": {"cli"},
     "__init__": ALL,

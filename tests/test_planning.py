@@ -1,5 +1,6 @@
 """What a run will need, checked against arithmetic by hand, a real layer, and the settings that a refusal names."""
 
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -209,6 +210,15 @@ def test_deepspeed_settings_are_read_or_named(tmp_path, given):
     for file in ("bad.json", "absent.json"):
         with pytest.raises(InputError, match=file):
             plan(given("paper.yaml", SEVEN_B, f"resources.deepspeed={tmp_path / file}"), 80)
+
+
+def test_joint_forgetting_trains_once_on_all_sets(given, tmp_path):
+    two = [{"name": name, "documents": f"{tmp_path}/text.txt"} for name in ("a", "b")]
+    arguments = given("paper.yaml", SEVEN_B, f"forget_sets={json.dumps(two)}", "unlearn.global_batch=32")
+    separate, joint = (plan([*arguments, f"mode={mode}"], 80).steps["unlearned"] for mode in ("separate", "joint"))
+    # 40 blocks a set: two steps an epoch for each, three for both together.
+    epochs = load_config(arguments[0], arguments[1:]).unlearn.epochs
+    assert (separate, joint) == (f"{4 * epochs} optimiser steps", f"{3 * epochs} optimiser steps")
 
 
 def test_a_gpu_that_is_not_here_must_be_described(given, monkeypatch):

@@ -2,19 +2,33 @@
 
 import shutil
 import signal
-import traceback
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from unlearn_ray import terminal
 from unlearn_ray.cli_cluster import doctor, submit
-from unlearn_ray.cli_common import Commands, debug_option, load, runs_until, takes_run
+from unlearn_ray.cli_common import (
+    Commands,
+    debug_option,
+    echo_errors,
+    echo_reports,
+    echo_some,
+    echo_standing,
+    fail_if_unfinished,
+    is_short,
+    load,
+    names,
+    runs_until,
+    sets_option,
+    show_change,
+    show_progress,
+    takes_run,
+)
 from unlearn_ray.errors import InputError
 
-if TYPE_CHECKING:
-    from unlearn_ray.engine.steps import Outcome
+WATCH_S = 5
 
 
 @click.group("unlearn-ray", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,22 +44,35 @@ def main() -> None:
 @main.command()
 @takes_run
 @runs_until
-def run(config: str, overrides: tuple[str, ...], until: str, audit: bool) -> None:
+@sets_option
+@click.option("--job", metavar="I/N", help="One of N runs that share sets and cluster: begins with every N-th set.")
+def run(config: str, overrides: tuple[str, ...], until: str, audit: bool, sets: str | None, job: str | None) -> None:
     """Run every step for every forget set.
 
-    Goes on with what is unfinished, and writes the reports.
+    Goes on with what is unfinished, and writes the reports. Steps of several sets run side by side, as far as the
+    cluster and resources.parallel_sets let them; a set that fails stops no other. Several runs may work on one root:
+    none does a step that another has.
     """
     settings = load(config, overrides)
     from unlearn_ray import pipeline
+    from unlearn_ray.jobs import ONLY, Job
 
-    outcomes = pipeline.run(settings, until="audit" if audit else until, on_event=_show_progress)
-    click.echo(terminal.table(outcomes))
-    pages = pipeline.report(settings)
+    wanted = names(sets)
+    echo_some(f"again: {line}" for line in pipeline.redone(settings, wanted))
+    outcomes = pipeline.run(
+        settings,
+        until="audit" if audit else until,
+        sets=wanted,
+        job=Job.parse(job) if job else ONLY,
+        on_event=show_progress if is_short(settings) else show_change,
+    )
+    echo_standing(settings, outcomes)
+    pages = pipeline.report(settings, only_new=True)
     if len(pages) == 1 and until == "evaluation":
         [data] = pipeline.read_run(settings).values()
         click.echo(f"\n{terminal.comparison(data)}\n")
-    _echo_reports(pages)
-    _fail_if_unfinished(outcomes)
+    echo_reports(pages)
+    fail_if_unfinished(outcomes)
 
 
 @main.command()
@@ -69,14 +96,52 @@ def plan(config: str, overrides: tuple[str, ...], memory: float | None, probe: b
 
 @main.command()
 @takes_run
-def status(config: str, overrides: tuple[str, ...]) -> None:
-    """Show what is done, running, failed and to do."""
+@sets_option
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done or failed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, a line, for programs.")
+def status(config: str, overrides: tuple[str, ...], sets: str | None, watch: bool, as_json: bool) -> None:
+    """Show what is done, running, failed and to do.
+
+    A table where there are few sets, or --sets names them; else how many steps stand where, what fails, what is slow,
+    and the time left at the rate of what is done. What was done before and has to be done again is told with its
+    reason.
+    """
     settings = load(config, overrides)
     from unlearn_ray import pipeline
 
-    outcomes = pipeline.status(settings)
-    click.echo(terminal.table(outcomes))
-    _echo_errors(outcomes)
+    wanted = names(sets)
+    look, again = pipeline.watch(settings, wanted), pipeline.redone(settings, wanted)
+    while True:
+        outcomes = look()
+        if watch and not as_json:
+            click.clear()
+        unfinished = echo_standing(settings, outcomes, as_json=as_json, wanted=wanted)
+        if not as_json:
+            echo_some(f"again: {line}" for line in again)
+            echo_errors(outcomes)
+        if not watch or not unfinished:
+            return
+        time.sleep(WATCH_S)
+
+
+@main.command()
+@takes_run
+@click.option("--delete", is_flag=True, help="Remove it; without this it is only listed.")
+def clean(config: str, overrides: tuple[str, ...], delete: bool) -> None:
+    """List what can be removed from the root, and remove it with --delete.
+
+    That is: folders of steps that this configuration does not have (of sets, settings or documents of another time, of
+    another configuration on this root, and of `evaluate`d models); checkpoints on the way of a training, once every
+    evaluation that measures them is done, except the one that was chosen; what dead runs left. Whatever else is
+    evaluated afterwards compares only what is left. Refused while a run is at work.
+    """
+    settings = load(config, overrides)
+    from unlearn_ray import pipeline
+
+    found = pipeline.clean(settings, delete=delete)
+    click.echo(terminal.superfluous(found))
+    if found and not delete:
+        click.echo("nothing was removed; --delete does it")
 
 
 @main.command()
@@ -89,7 +154,7 @@ def report(config: str, overrides: tuple[str, ...]) -> None:
     pages = pipeline.report(settings)
     if not pages:
         raise InputError(f"{config}: no forget set is evaluated yet; `unlearn-ray run {config}` does that")
-    _echo_reports(pages)
+    echo_reports(pages)
 
 
 @main.command()
@@ -104,13 +169,13 @@ def evaluate(model: str, config: str, forget_set: str | None, overrides: tuple[s
     MODEL is a hub id, a folder or a .gguf file. Prints the path of its report.
     """
     settings = load(config, overrides)
-    names = [one.name for one in settings.forget_sets]
-    chosen = names[0] if forget_set is None and len(names) == 1 else forget_set
-    if chosen not in names:
-        raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(names)}")
+    known = [one.name for one in settings.forget_sets]
+    chosen = known[0] if forget_set is None and len(known) == 1 else forget_set
+    if chosen not in known:
+        raise InputError(f"--forget-set {chosen or 'is missing'}: expected one of {', '.join(known)}")
     from unlearn_ray import pipeline
 
-    click.echo(f"report of {model}: {pipeline.evaluate_model(settings, model, chosen, on_event=_show_progress)}")
+    click.echo(f"report of {model}: {pipeline.evaluate_model(settings, model, chosen, on_event=show_progress)}")
 
 
 @main.group()
@@ -132,13 +197,13 @@ def build(config: str, overrides: tuple[str, ...], dry_run: bool, price: tuple[f
             raise InputError("--dry-run: this run asks no language model (anchors.source is not openai)")
         click.echo(terminal.estimates(pipeline.estimate_asking(settings), price))
         return
-    outcomes = pipeline.run(settings, until="anchors", on_event=_show_progress)
+    outcomes = pipeline.run(settings, until="anchors", on_event=show_progress)
     made = [
         one for one in outcomes if one.step.stage in ("anchors", "reviewed_anchors") and one.state in ("done", "ran")
     ]
     for forget_set, folder in {one.step.forget_set: one.folder for one in made}.items():  # the last: as people want it
         click.echo(f"dictionary of {forget_set}: {folder}/dictionary.jsonl")
-    _fail_if_unfinished(outcomes)
+    fail_if_unfinished(outcomes)
 
 
 documents_option = click.option(
@@ -218,15 +283,15 @@ def review_export(
     settings = load(config, overrides)
     if folder and server:
         raise InputError("--to and --server: give the one or the other")
-    names = [one.name for one in settings.forget_sets]
-    if forget_set is not None and forget_set not in names:
-        raise InputError(f"--forget-set {forget_set}: expected one of {', '.join(names)}")
+    known = [one.name for one in settings.forget_sets]
+    if forget_set is not None and forget_set not in known:
+        raise InputError(f"--forget-set {forget_set}: expected one of {', '.join(known)}")
     from unlearn_ray.review.server import Server
     from unlearn_ray.reviewing import PROJECTS, export_review
 
     exported = export_review(
         settings,
-        forget_sets=[forget_set] if forget_set else names,
+        forget_sets=[forget_set] if forget_set else known,
         projects=[project] if project else PROJECTS,
         folder=folder,
         server=Server(server) if server else None,
@@ -301,31 +366,6 @@ def _texts(patterns: Sequence[str]) -> dict[str, str]:
     from unlearn_ray.engine import storage
 
     return dict(read_documents(storage.expand(patterns), storage.read_bytes))
-
-
-def _show_progress(outcome: "Outcome") -> None:
-    click.echo(terminal.progress(outcome))
-
-
-def _echo_reports(pages: dict[str, str]) -> None:
-    for forget_set, page in pages.items():
-        click.echo(f"report of {forget_set}: {page}")
-
-
-def _echo_errors(outcomes: Sequence["Outcome"]) -> None:
-    debug = click.get_current_context().meta.get("debug")
-    for outcome in outcomes:
-        if outcome.error:
-            step = f"{outcome.step.forget_set} {outcome.step.stage}-{outcome.step.digest}"
-            click.echo(f"error: {step}: {terminal.one_line(outcome.error)}", err=True)
-            if debug:
-                traceback.print_exception(outcome.error)
-
-
-def _fail_if_unfinished(outcomes: Sequence["Outcome"]) -> None:
-    _echo_errors(outcomes)
-    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
-        click.get_current_context().exit(1)
 
 
 main.add_command(submit)

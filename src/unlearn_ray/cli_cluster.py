@@ -16,19 +16,23 @@ from unlearn_ray.errors import InputError
 @click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL", help="The cluster's dashboard: http://HOST:8265."
 )
+@click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", help="Split the forget sets over N jobs.")
 @click.option("--no-wait", is_flag=True, help="Only start it.")
 def submit(
-    config: str, overrides: tuple[str, ...], until: str, audit: bool, address: str | None, no_wait: bool
+    config: str, overrides: tuple[str, ...], until: str, audit: bool, address: str | None, jobs: int, no_wait: bool
 ) -> None:
-    """Run on a Ray cluster, as a job.
+    """Run on a Ray cluster, as a job or several.
 
     The job gets a copy of this folder without what .gitignore names; its log is shown here, and its exit code is that
     of this command. The same command again goes on with what is unfinished.
     """
     if address is None:
         raise InputError("--address is missing: the URL of the cluster's dashboard, such as http://127.0.0.1:8265")
-    how_far = ["--audit"] if audit else ["--until", until]
-    _submit(["run", config, *overrides, *how_far], config, overrides, address, wait=not no_wait)
+    command = ["run", config, *overrides, *(["--audit"] if audit else ["--until", until])]
+    from unlearn_ray.jobs import job_arguments
+
+    shares = job_arguments(load(config, overrides), jobs) if jobs > 1 else [[]]
+    _submit([command + share for share in shares], config, overrides, address, wait=not no_wait)
 
 
 @click.command()
@@ -49,7 +53,7 @@ def doctor(config: str, overrides: tuple[str, ...], address: str | None, wait: f
     where something is wrong.
     """
     if address is not None:
-        _submit(["doctor", config, *overrides, "--wait", str(wait)], config, overrides, address, wait=True)
+        _submit([["doctor", config, *overrides, "--wait", str(wait)]], config, overrides, address, wait=True)
     settings = load(config, overrides)
     from unlearn_ray.stages.doctor import examine_cluster
 
@@ -60,8 +64,8 @@ def doctor(config: str, overrides: tuple[str, ...], address: str | None, wait: f
     click.get_current_context().exit(int(failed))
 
 
-def _submit(command: list[str], config: str, overrides: Sequence[str], address: str, *, wait: bool) -> None:
-    """Ends the program with the exit code of the job."""
+def _submit(commands: Sequence[list[str]], config: str, overrides: Sequence[str], address: str, *, wait: bool) -> None:
+    """A job for each of the commands. Ends the program with the first exit code of a job that is not 0."""
     settings = load(config, overrides)
     # Ray reads this while it is imported, and by itself sends no token to a cluster that it did not start.
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray" / "auth_token").exists():
@@ -71,14 +75,18 @@ def _submit(command: list[str], config: str, overrides: Sequence[str], address: 
     if not Path(config).resolve().is_relative_to(Path.cwd()):
         raise InputError(f"{config}: lies outside the current folder, which is what the job gets a copy of")
     client = jobs.connect(address)
-    run = jobs.run_name(settings, command, config)
-    job = jobs.submit(client, command, run=run, metadata={"config": config, "run": run}, leave_out=settings.root)
-    click.echo(f"job {job} at {address}")
-    code = 0
+    started = []
+    for number, command in enumerate(commands, 1):
+        run = jobs.run_name(settings, command, config) + (f"-{number}of{len(commands)}" if len(commands) > 1 else "")
+        metadata = {"config": config, "run": run}
+        started.append(jobs.submit(client, command, run=run, metadata=metadata, leave_out=settings.root))
+        click.echo(f"job {started[-1]} at {address}")
+    codes = [0]
     if wait:
         try:
-            code = jobs.follow(client, job, lambda lines: click.echo(lines, nl=False))
+            codes = [jobs.follow(client, job, lambda lines: click.echo(lines, nl=False)) for job in started]
         except KeyboardInterrupt:
-            click.echo(f"\nthe job goes on; to end it: ray job stop --address {address} {job}", err=True)
-            code = 130
-    click.get_current_context().exit(code)
+            ends = "\n".join(f"to end it: ray job stop --address {address} {job}" for job in started)
+            click.echo(f"\nthe job goes on; {ends}", err=True)
+            codes = [130]
+    click.get_current_context().exit(next(filter(None, codes), 0))

@@ -65,13 +65,18 @@ def _row(model: str, prompt: str, reference: str, completion: str) -> dict:
 
 
 def summarise(
-    readings: Mapping[str, Readings], completions: Sequence[dict], material: Material, settings: Evaluate
+    readings: Mapping[str, Readings],
+    completions: Sequence[dict],
+    material: Material,
+    settings: Evaluate,
+    chosen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """metrics.json: every figure with n and interval; changes are paired by item, from the baseline to the chosen
     checkpoint and from the reference to it.
 
     readings: model -> what was measured, in the order of training. completions: rows of `completion_rows`; a grade that
     is None (a judge that could not be read) takes the prompt out of the familiarity of every model, and is counted.
+    chosen: what replaces parts of the choice, where it was made for several sets together.
     """
     ungraded = {row["prompt"] for row in completions if row["kind"] == "familiarity" and row["grade"] is None}
     samples = {name: _samples(found, name, completions, ungraded) for name, found in readings.items()}
@@ -88,7 +93,7 @@ def summarise(
     for model, of_model in samples.items():
         for metric, sample in of_model.items():
             metrics.setdefault(metric, {})[model] = figure(sample)
-    choice = _choice(metrics, settings.tolerance)
+    choice = _choice(metrics, settings.tolerance) | dict(chosen or {})
     graded = Counter((row["model"], str(row["grade"])) for row in completions if row["kind"] == "familiarity")
     return {
         "models": list(metrics["perplexity_forget"]),

@@ -9,99 +9,146 @@ what follows reads that. Without review there is no such step.
 A step's params are what its result depends on; where and how fast it runs (config.resources) is not among them.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from unlearn_ray.config import ForgetSet, RunConfig
 from unlearn_ray.engine import storage
+from unlearn_ray.engine.changes import why_again
+from unlearn_ray.engine.cleaning import Superfluous, superfluous
+from unlearn_ray.engine.metrics import Metrics
+from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
+from unlearn_ray.engine.steps import READERS, Outcome, Step, read_notes, step_states
 from unlearn_ray.errors import StepFailed
+from unlearn_ray.jobs import ONLY, Job, chosen_sets, urgency
 from unlearn_ray.review.store import Store, decisions_of
-from unlearn_ray.stages.anchors import copy_dictionary, propose_dictionary, settle_dictionary
-from unlearn_ray.stages.audit import ABOUT, audit
-from unlearn_ray.stages.baseline import identity, open_tokenizer, prepare_baseline
-from unlearn_ray.stages.blocks import cut_documents
-from unlearn_ray.stages.evaluate import TEXTS, evaluate
+from unlearn_ray.stages import holds
+from unlearn_ray.stages.audit import ABOUT
+from unlearn_ray.stages.baseline import open_tokenizer
+from unlearn_ray.stages.evaluate import unchosen
 from unlearn_ray.stages.inputs import check_inputs, check_model, make_root
-from unlearn_ray.stages.judging import judging_params
-from unlearn_ray.stages.label import label, label_retain, label_settings
-from unlearn_ray.stages.origins import absolute, evaluated_contents, evaluation_settings, hashes, hub_id, model_path_of
-from unlearn_ray.stages.proposals import Estimate, asking_params, estimate, propose_by_model
+from unlearn_ray.stages.joint import choose_together, unite_labels
+from unlearn_ray.stages.label import label, label_settings
+from unlearn_ray.stages.origins import absolute, model_path_of
+from unlearn_ray.stages.proposals import Estimate, estimate
+from unlearn_ray.stages.recipes import (
+    anchor_steps,
+    answers_of,
+    audit_step,
+    blocks_of_sets,
+    evaluation_step,
+    given,
+    history_step,
+    prompt_steps,
+    shared_steps,
+    texts_of,
+)
 from unlearn_ray.stages.reinforce import reinforce
 from unlearn_ray.stages.report import collect, write_report
 from unlearn_ray.stages.review import review_dictionary, review_grades, review_labels, reviewed
+from unlearn_ray.stages.sequence import keep_result
 from unlearn_ray.stages.unlearn import unlearn
-from unlearn_ray.stages.written_prompts import write_prompts, writing_params
 
-SHARED = "shared"  # the folder of the steps that all forget sets have in common
-EVALUATED_FILES: dict = dict.fromkeys(
-    ("retain", "nonmembers", "neighbours", "reference", "probes", "controls", "token_prompts"), True
-)
-"""Keys of the evaluation that digests know by what lies there."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+JOINT = "joint"  # the folder of what belongs to the one model that forgets all sets
+Steps = dict[str, Step]
 
 
-def steps_of(config: RunConfig) -> dict[str, dict[str, Step]]:
+@dataclass(frozen=True)
+class Read:
+    """What of a forget set has to be read before its steps are known: its documents, and what people decided."""
+
+    blocks: Step
+    decided: dict[str, list[dict]]
+
+
+def steps_of(config: RunConfig) -> dict[str, Steps]:
     """For every forget set its steps by name, in order; steps for all sets are the same objects in each."""
-    shared = _shared_steps(config)
-    return {one.name: shared | _steps_of_set(config, one, shared) for one in config.forget_sets}
+    shared = shared_steps(config)
+    blocks, names = blocks_of_sets(config, shared["baseline"]), [one.name for one in config.forget_sets]
+    with ThreadPoolExecutor(READERS) as readers:
+        decided = list(readers.map(partial(decisions_of, absolute(config.root)), names))
+    read = {name: Read(blocks[name], decisions) for name, decisions in zip(names, decided, strict=True)}
+    modes = {"separate": _separate, "joint": _joint, "sequential": _sequential}
+    return {name: shared | of_set for name, of_set in modes[config.mode](config, shared, read).items()}
 
 
-def _shared_steps(config: RunConfig) -> dict[str, Step]:
-    """The baseline, and the text that is to be kept: as retain labels for training, held out for evaluation."""
-    trust = config.trust_remote_code
-    steps = {
-        "baseline": Step(
-            "baseline",
-            1,
-            SHARED,
-            {"baseline": hub_id(config.baseline), "trust_remote_code": trust},
-            partial(prepare_baseline, baseline=model_path_of(config.baseline), trust_remote_code=trust),
-            contents=identity(config.baseline),
-        )
-    }
-    if config.retain and config.unlearn.retain_weight > 0:
-        steps["retain_blocks"] = _blocks_step(config, SHARED, config.retain, steps["baseline"])
-        params = {"at_most": config.unlearn.retain_blocks, "top_k": config.label.top_k}
-        steps["retain"] = Step(
-            "retain",
-            1,
-            SHARED,
-            params,
-            partial(label_retain, **params, resources=config.resources, trust_remote_code=trust),
-            {"baseline": steps["baseline"], "blocks": steps["retain_blocks"]},
-        )
-    if config.audit.about:
-        steps[ABOUT] = _blocks_step(config, SHARED, config.audit.about, steps["baseline"])
-    others = {"retain": config.evaluation_retain, "nonmembers": config.evaluate.nonmembers}
-    for name, patterns in (others | config.evaluate.neighbours).items():
-        if patterns:
-            steps[TEXTS + name] = _blocks_step(config, SHARED, patterns, steps["baseline"])
-    return steps
+def _separate(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
+    """The method: one model for each forget set."""
+    found = {}
+    for one in config.forget_sets:
+        made = _until_labels(config, one, shared, read[one.name], shared["baseline"])
+        made["unlearned"] = _unlearned(config, one.name, shared, made["labels"], shared["baseline"])
+        found[one.name] = made | _evidence(config, one, shared, made, read[one.name])
+    return found
 
 
-def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) -> dict[str, Step]:
-    """The method, for one forget set."""
+def _joint(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
+    """One model for all sets: each has its own dictionary and labels, the training reads all of these, and one
+    checkpoint is chosen for all."""
+    baseline, sets = shared["baseline"], {one.name: one for one in config.forget_sets}
+    made = {name: _until_labels(config, one, shared, read[name], baseline) for name, one in sets.items()}
+    union = Step("labels", 1, JOINT, {}, unite_labels, {f"labels of {name}": of["labels"] for name, of in made.items()})
+    unlearned = _unlearned(config, JOINT, shared, union, baseline)
+    measures = {}
+    for name, one in sets.items():
+        made[name] |= {"united": union, "unlearned": unlearned} | prompt_steps(config, one, made[name]["blocks"])
+        measures[name] = evaluation_step(config, name, _measured(shared, made[name]), stage="measures")
+    choose = partial(choose_together, tolerance=config.evaluate.tolerance)
+    params, inputs = {"tolerance": config.evaluate.tolerance}, {f"measures of {name}": measures[name] for name in sets}
+    choice = Step("choice", 1, JOINT, params, choose, inputs)
+    for name, one in sets.items():
+        made[name] |= {"measures": measures[name], "choice": choice}
+        made[name] |= _evidence(config, one, shared, made[name], read[name])
+    return made
+
+
+def _sequential(config: RunConfig, shared: Steps, read: dict[str, Read]) -> dict[str, Steps]:
+    """Each set is forgotten by the model that forgot those before it, which takes the baseline's place in the method;
+    what is kept, and what is compared with, is the baseline."""
+    found: dict[str, Steps] = {}
+    before, history = shared["baseline"], {}
+    for one in config.forget_sets:
+        made = _until_labels(config, one, shared, read[one.name], before)
+        made["unlearned"] = _unlearned(config, one.name, shared, made["labels"], before)
+        made |= _evidence(config, one, shared, made, read[one.name])
+        chosen = {"unlearned": made["unlearned"], "evaluation": made["evaluation"]}
+        made["result"] = before = Step("result", 1, one.name, {}, keep_result, chosen)
+        asked = {
+            f"{key} of {name}": of_set[key]
+            for name, of_set in found.items()
+            for key in ("blocks", "anchors", "prompts")
+            if key in of_set
+        }
+        inputs = {"baseline": shared["baseline"], "result": before, "evaluation": made["evaluation"]} | history | asked
+        made["history"] = history_step(config, one.name, list(found), inputs)
+        history = {"before": made["history"]}
+        found[one.name] = made
+    return found
+
+
+def _until_labels(config: RunConfig, one: ForgetSet, shared: Steps, read: Read, before: Step) -> Steps:
+    """The method up to the labels. before: the model that is to forget."""
     resources, seed, trust = config.resources, config.seed, config.trust_remote_code
     common = {"resources": resources, "trust_remote_code": trust}
-    baseline = shared["baseline"]
-
-    blocks = _blocks_step(config, one.name, one.documents, baseline)
     reinforced = Step(
         "reinforced",
         1,
         one.name,
         config.reinforce.model_dump() | {"seed": seed},
         partial(reinforce, settings=config.reinforce, seed=seed, **common),
-        {"baseline": baseline, "blocks": blocks},
+        {"baseline": before, "blocks": read.blocks},
+        holds=holds.training(resources),
     )
-    decided = decisions_of(absolute(config.root), one.name)
-    proposing = _anchor_steps(config, one, baseline, blocks, reinforced)
+    blocks, decided = read.blocks, read.decided
+    proposing = anchor_steps(config, one, shared, before, blocks, reinforced)
     proposing |= reviewed(proposing["anchors"], decided["anchors"], review_dictionary)
-    anchors = proposing["anchors"]
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
         "labels",
@@ -109,168 +156,155 @@ def _steps_of_set(config: RunConfig, one: ForgetSet, shared: dict[str, Step]) ->
         one.name,
         config.label.model_dump(exclude={"block_tokens"}) | {"first_alpha": config.unlearn_alpha},
         partial(label, settings=settings, block_tokens=config.label.block_tokens, **common),
-        {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced},
+        {"baseline": before, "blocks": blocks, "anchors": proposing["anchors"], "reinforced": reinforced},
+        holds=holds.scoring(resources, beside=holds.PREPARER_CPUS),
     )
     correct = partial(review_labels, alpha=config.unlearn_alpha, trust_remote_code=trust)
-    labelling = reviewed(labels, decided["labels"], correct, {"alpha": config.unlearn_alpha}, {"baseline": baseline})
-    unlearned = Step(
+    params, inputs = {"alpha": config.unlearn_alpha}, {"baseline": shared["baseline"]}
+    labelling = reviewed(labels, decided["labels"], correct, params, inputs)
+    return {"blocks": blocks, "reinforced": reinforced, **proposing, **labelling}
+
+
+def _unlearned(config: RunConfig, owner: str, shared: Steps, labels: Step, before: Step) -> Step:
+    settings, seed = config.unlearn, config.seed
+    common = {"resources": config.resources, "trust_remote_code": config.trust_remote_code}
+    return Step(
         "unlearned",
         1,
-        one.name,
-        config.unlearn.model_dump() | {"seed": seed},
-        partial(unlearn, settings=config.unlearn, alpha=config.unlearn_alpha, seed=seed, **common),
-        {"baseline": baseline, "labels": labelling["labels"]} | _given(shared, "retain"),
+        owner,
+        settings.model_dump() | {"seed": seed},
+        partial(unlearn, settings=settings, alpha=config.unlearn_alpha, seed=seed, **common),
+        {"baseline": before, "labels": labels} | given(shared, "retain"),
+        holds=holds.training(config.resources),
     )
-    prompts = _prompt_steps(config, one, blocks)
-    evaluation = Step(
-        "evaluation",
-        2,
-        one.name,
-        config.evaluate.model_dump(exclude=EVALUATED_FILES | {"prompts": True, "benchmarks": {"data"}})
-        | {"reference": hub_id(config.evaluate.reference), "judge": judging_params(config.evaluate.judge)},
-        partial(evaluate, settings=evaluation_settings(config), answers=_answers_of(config), **common),
-        {"baseline": baseline, "blocks": blocks, "anchors": anchors, "reinforced": reinforced, "unlearned": unlearned}
-        | _texts(shared)
-        | prompts,
-        evaluated_contents(config),
-    )
+
+
+def _measured(shared: Steps, made: Steps) -> Steps:
+    """What an evaluation reads, of a set's steps."""
+    own = [name for name in ("blocks", "anchors", "reinforced", "unlearned", "prompts") if name in made]
+    return {"baseline": shared["baseline"]} | {name: made[name] for name in own} | texts_of(shared)
+
+
+def _evidence(config: RunConfig, one: ForgetSet, shared: Steps, made: Steps, read: Read) -> Steps:
+    """The evaluation of what was made for a set, as people graded it, and the audit."""
+    prompts = prompt_steps(config, one, made["blocks"])
+    inputs = _measured(shared, made | prompts) | given(made, "measures") | given(made, "choice")
+    evaluation = evaluation_step(config, one.name, inputs)
+    grades = read.decided["judge"]
     resampling = {"resamples": config.evaluate.bootstrap, "seed": config.evaluate.seed}
-    graded = reviewed(evaluation, decided["judge"], partial(review_grades, **resampling), resampling)
+    graded = reviewed(evaluation, grades, partial(review_grades, **resampling), resampling)
     return {
-        "blocks": blocks,
-        "reinforced": reinforced,
-        **proposing,
-        **labelling,
-        "unlearned": unlearned,
         **prompts,
         "evaluation": evaluation,
-        **({"grades": graded["evaluation"]} if decided["judge"] else {}),
-        "audit": _audit_step(
-            config, one.name, dict(evaluation.inputs) | {"evaluation": evaluation} | _given(shared, ABOUT)
-        ),
+        **({"grades": graded["evaluation"]} if grades else {}),
+        "audit": audit_step(config, one.name, inputs | {"evaluation": evaluation} | given(shared, ABOUT)),
     }
 
 
-def _audit_step(config: RunConfig, name: str, inputs: dict[str, Step], unlearned: str | None = None) -> Step:
-    """Attacks on the model that the evaluation chose. inputs: those of the evaluation, and the evaluation; unlearned:
-    a model from elsewhere in place of the step of that name."""
-    settings, title = config.audit, config.audit.title or re.sub("[-_.]+", " ", name)
-
-    def attack(run: StepRun) -> dict:
-        return audit(
-            StepRun(run.out, run.inputs | ({"unlearned": unlearned} if unlearned else {})),
-            settings=settings,
-            evaluation=evaluation_settings(config),
-            title=title,
-            resources=config.resources,
-            trust_remote_code=config.trust_remote_code,
-        )
-
-    return Step(
-        "audit",
-        1,
-        name,
-        settings.model_dump(exclude={"about", "languages"}) | {"title": title},
-        attack,
-        inputs,
-        {"languages": storage.sha256_of(settings.languages)} if settings.languages else {},
-    )
-
-
-def _anchor_steps(config: RunConfig, one: ForgetSet, baseline: Step, blocks: Step, reinforced: Step) -> dict[str, Step]:
-    """The dictionary, and before it what a language model proposes where one is asked."""
-    wanted, seed, trust = config.anchors, config.seed, config.trust_remote_code
-    if wanted.dictionary:
-        copy = partial(copy_dictionary, dictionary=absolute(wanted.dictionary))
-        contents = hashes([wanted.dictionary])
-        return {"anchors": Step("anchors", 1, one.name, {"source": "file"}, copy, contents=contents)}
-    settling = wanted.model_dump(include={"max_anchors", "min_count"}) | {"seed": seed}
-    if wanted.source == "offline" and not wanted.proposals:
-        propose = partial(
-            propose_dictionary, settings=wanted, seed=seed, resources=config.resources, trust_remote_code=trust
-        )
-        params = settling | {"source": "offline", "dictionary": None}
-        inputs = {"baseline": baseline, "blocks": blocks, "reinforced": reinforced}
-        return {"anchors": Step("anchors", 2, one.name, params, propose, inputs)}
-    inputs, steps, contents = {"baseline": baseline, "blocks": blocks}, {}, {}
-    if wanted.proposals:
-        contents = hashes([wanted.proposals])
-    else:
-        ask = partial(
-            propose_by_model, settings=wanted, seed=seed, resources=config.resources, answers=_answers_of(config)
-        )
-        params = asking_params(wanted) | {"seed": seed}
-        steps["proposals"] = inputs["proposals"] = Step("proposals", 1, one.name, params, ask, {"blocks": blocks})
-    settle = partial(
-        settle_dictionary,
-        settings=wanted,
-        seed=seed,
-        proposals=absolute(wanted.proposals) if wanted.proposals else None,
-        trust_remote_code=trust,
-    )
-    params = settling | {"source": "proposals"}
-    return steps | {"anchors": Step("anchors", 1, one.name, params, settle, inputs, contents)}
-
-
-def _prompt_steps(config: RunConfig, one: ForgetSet, blocks: Step) -> dict[str, Step]:
-    """The prompts of the completion familiarity, where a language model writes them."""
-    if config.evaluate.prompts.source != "openai":
-        return {}
-    write = partial(write_prompts, settings=config.evaluate, resources=config.resources, answers=_answers_of(config))
-    return {"prompts": Step("prompts", 1, one.name, writing_params(config.evaluate), write, {"blocks": blocks})}
-
-
 def run(
-    config: RunConfig, *, until: str = "evaluation", on_event: Callable[[Outcome], None] = lambda outcome: None
+    config: RunConfig,
+    *,
+    until: str = "evaluation",
+    sets: Sequence[str] | None = None,
+    job: Job = ONLY,
+    on_event: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Runs what is not done, up to the step `until` of every forget set ("audit" for the attacks too).
 
-    Returns one outcome a step; a failed step is among them as failed and does not raise.
+    sets: only these. job: which of several drivers this is, that share the sets and the cluster. Returns one outcome a
+    step; a failed step is among them as failed and does not raise.
     """
-    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, until)]
-    root = absolute(config.root)
+    config = job.share_of(config)
+    wanted = steps_of(config)
+    steps = [step for name in chosen_sets(config, sets) for step in _up_to(wanted[name], until)]
+    root, resources = absolute(config.root), config.resources
     make_root(root)
-    work = partial(run_steps, root, steps, max_parallel=config.resources.parallel_sets, on_event=on_event)
+    work = partial(run_steps, root, steps, urgency=urgency(config, job), on_event=on_event)
     to_do = _to_do(root, steps)
     if not to_do:
         return work()  # without starting Ray, which takes longer than everything else here
     check_inputs(config, to_do)
-    with ensure_ray(config.resources):
-        return work()
+    with ensure_ray(resources), Metrics() as metrics:
+
+        def hear(outcome: Outcome) -> None:
+            metrics.hear(outcome)
+            on_event(outcome)
+
+        capacity = partial(holds.capacity, job.share)
+        return work(max_parallel=holds.most_at_once(resources), capacity=capacity, on_event=hear)
 
 
 def _up_to(of_set: Mapping[str, Step], until: str) -> list[Step]:
-    """The steps to ask for: what people graded corrects a score of the evaluation, and nothing else waits for it."""
-    return [of_set[until], *(_given(of_set, "grades").values() if until in ("evaluation", "audit") else ())]
+    """The steps to ask for. What people graded corrects a score of the evaluation, and the history of a sequence
+    follows it; nothing else waits for either."""
+    beside = ("grades", "history") if until in ("evaluation", "audit") else ()
+    return [of_set[until], *(of_set[name] for name in beside if name in of_set)]
 
 
 def status(config: RunConfig) -> list[Outcome]:
     """Where every step of every forget set stands on disk; the audit, which is not part of every run, where it was
     begun."""
-    steps = [step for of_set in steps_of(config).values() for step in _up_to(of_set, "audit")]
-    states = step_states(absolute(config.root), steps)
-    return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
+    return watch(config)()
+
+
+def watch(config: RunConfig, sets: Sequence[str] | None = None) -> Callable[[], list[Outcome]]:
+    """status, of these sets, to be asked again and again: what it costs to know the steps is paid once."""
+    wanted = steps_of(config)
+    steps = [step for name in chosen_sets(config, sets) for step in _up_to(wanted[name], "audit")]
+
+    def look() -> list[Outcome]:
+        states = step_states(absolute(config.root), steps)
+        return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
+
+    return look
+
+
+def clean(config: RunConfig, *, delete: bool = False) -> list[Superfluous]:
+    """What of the root no step of this configuration refers to, and the checkpoints that no evaluation chose where all
+    that measure them are done. delete: removes it."""
+    root, wanted = absolute(config.root), steps_of(config)
+    steps = [step for of_set in wanted.values() for step in of_set.values()]
+    found = superfluous(root, steps, partial(unchosen, root, [of_set["evaluation"] for of_set in wanted.values()]))
+    for one in found if delete else ():
+        storage.remove(one.path)
+    return found
+
+
+def redone(config: RunConfig, sets: Sequence[str] | None = None) -> list[str]:
+    """What was done before and is to be done again, and why: a line a stage and set."""
+    wanted = steps_of(config)
+    steps = [step for name in chosen_sets(config, sets) for step in _up_to(wanted[name], "evaluation")]
+    return why_again(absolute(config.root), steps)
 
 
 def estimate_asking(config: RunConfig) -> dict[str, Estimate]:
     """What asking a language model for the dictionaries will cost at most: set -> estimate; asks nothing."""
     return {
         one.name: estimate(
-            storage.expand(one.documents), settings=config.anchors, seed=config.seed, answers=_answers_of(config)
+            storage.expand(one.documents), settings=config.anchors, seed=config.seed, answers=answers_of(config)
         )
         for one in config.forget_sets
     }
 
 
-def report(config: RunConfig) -> dict[str, str]:
-    """Writes report.html and report.json of every forget set that was evaluated; returns set -> path of the page."""
-    root = absolute(config.root)
-    pages = {}
-    for name, steps in steps_of(config).items():
-        folders = done_folders(root, steps)
-        if "evaluation" in folders:
-            agreement = Store(root, name).agreement()
-            pages[name] = _write_report(config, name, folders, storage.join(root, name), agreement)
+def report(config: RunConfig, *, only_new: bool = False) -> dict[str, str]:
+    """Writes report.html and report.json of every forget set that was evaluated; returns set -> path of the page.
+
+    only_new: not those whose steps and reviewers are what they were when it was written.
+    """
+    root, pages, wanted = absolute(config.root), {}, steps_of(config)
+    states = step_states(root, [step for steps in wanted.values() for step in steps.values()])
+    done = {outcome.step.digest: outcome.folder for outcome in states if outcome.state == "done"}
+    for name, steps in wanted.items():
+        folders = {key: done[step.digest] for key, step in steps.items() if step.digest in done}
+        if "evaluation" not in folders:
+            continue
+        into, agreement = storage.join(root, name), Store(root, name).agreement()
+        pages[name], notes = storage.join(into, "report.html"), storage.join(into, ".report.json")
+        told = {"steps": {key: steps[key].digest for key in folders}, "agreement": agreement}
+        if not only_new or read_notes(notes) != told or not storage.exists(pages[name]):
+            pages[name] = _write_report(config, name, folders, into, agreement)
+            storage.write_json(notes, told)
     return pages
 
 
@@ -289,10 +323,16 @@ def _write_report(
         forget_set=name,
         baseline=config.baseline,
         alpha=config.unlearn_alpha,
-        tokenizer=open_tokenizer(folders["baseline"], config.trust_remote_code),
+        tokenizer=_tokenizer(folders["baseline"], config.trust_remote_code),
         agreement=agreement or {},
     )
     return write_report(into, data)
+
+
+@cache
+def _tokenizer(baseline: str, trust_remote_code: bool) -> "PreTrainedTokenizerFast":
+    """For the reports of a thousand sets it is opened once."""
+    return open_tokenizer(baseline, trust_remote_code)
 
 
 def read_run(config: RunConfig) -> dict[str, dict]:
@@ -310,29 +350,10 @@ def evaluate_model(
     Needs the forget set's dictionary, and runs what is missing for it. Raises StepFailed where a step fails.
     """
     steps = steps_of(config)[forget_set]
-
-    def measure(run: StepRun) -> dict:
-        given = StepRun(run.out, run.inputs | {"unlearned": model_path_of(model)})
-        return evaluate(
-            given,
-            settings=evaluation_settings(config),
-            answers=_answers_of(config),
-            resources=config.resources,
-            trust_remote_code=config.trust_remote_code,
-        )
-
     inputs = {name: steps[name] for name in ("baseline", "blocks", "anchors", "prompts") if name in steps}
-    measured = Step(
-        "evaluation",
-        2,
-        forget_set,
-        dict(steps["evaluation"].params) | {"model": Path(model).name},
-        measure,
-        inputs | _texts(steps),
-        dict(steps["evaluation"].contents) | identity(model),
-    )
-    given = dict(measured.inputs) | {"evaluation": measured} | _given(steps, ABOUT)
-    audited = _audit_step(config, forget_set, given, unlearned=model_path_of(model))
+    measured = evaluation_step(config, forget_set, inputs | texts_of(steps), model=model)
+    attacked = dict(measured.inputs) | {"evaluation": measured} | given(steps, ABOUT)
+    audited = audit_step(config, forget_set, attacked, unlearned=model_path_of(model))
     root = absolute(config.root)
     make_root(root)
     if to_do := _to_do(root, [audited]):
@@ -346,32 +367,6 @@ def evaluate_model(
     return _write_report(config, forget_set, folders, folders["audit"])
 
 
-def _blocks_step(config: RunConfig, owner: str, patterns: tuple[str, ...], baseline: Step) -> Step:
-    documents = storage.expand(patterns)
-    tokens = config.label.block_tokens
-    cut = partial(
-        cut_documents,
-        documents=[absolute(path) for path in documents],
-        block_tokens=tokens,
-        resources=config.resources,
-        trust_remote_code=config.trust_remote_code,
-    )
-    return Step("blocks", 1, owner, {"block_tokens": tokens}, cut, {"baseline": baseline}, hashes(documents))
-
-
 def _to_do(root: str, steps: list[Step]) -> set[str]:
     """The stages of what is not done."""
     return {outcome.step.stage for outcome in step_states(root, steps) if outcome.state != "done"}
-
-
-def _answers_of(config: RunConfig) -> str:
-    """Where the answers of language models are kept."""
-    return storage.join(absolute(config.root), SHARED, "answers")
-
-
-def _texts(shared: dict[str, Step]) -> dict[str, Step]:
-    return {name: step for name, step in shared.items() if name.startswith(TEXTS)}
-
-
-def _given(steps: Mapping[str, Step], name: str) -> dict[str, Step]:
-    return {name: steps[name]} if name in steps else {}

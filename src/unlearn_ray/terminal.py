@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from unlearn_ray.errors import InputError, StepFailed
 
 if TYPE_CHECKING:
+    from unlearn_ray.engine.cleaning import Superfluous
+    from unlearn_ray.engine.overview import Overview
     from unlearn_ray.engine.steps import Outcome
     from unlearn_ray.method.findings import Finding
     from unlearn_ray.method.translation import Translation
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # All but the tab and the line feed, and what turns the direction of writing.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 EXAMPLES_SHOWN = 12
+STATES = ("done", "ran", "running", "failed", "skipped", "to do")
 COMPLETIONS_SHOWN = 5
 PASSAGE_CHARACTERS = 400
 CONFLICTS_SHOWN = 20
@@ -54,6 +57,34 @@ def table(outcomes: Sequence["Outcome"]) -> str:
         of_set = [outcome for outcome in outcomes if outcome.step.forget_set == forget_set]
         rows.append([forget_set, *(_cell(of_set, stage) for stage in stages)])
     return "\n".join(_in_columns(rows))
+
+
+def overview(found: "Overview") -> str:
+    """How many sets and steps stand where, and what needs a look: failed (by the caller), slow and late ones."""
+    states = [state for state in STATES if any(state in counts for counts in found.steps.values())]
+    rows = [["step", *states]]
+    rows += [[stage, *(str(counts.get(state, "")) for state in states)] for stage, counts in found.steps.items()]
+    lines = [f"{sum(found.sets.values())} forget sets: {_counted(found.sets)}", "", *_in_columns(rows), ""]
+    for outcome, usual in found.slow[:EXAMPLES_SHOWN]:
+        step = f"{outcome.step.forget_set} {outcome.step.stage}"
+        lines.append(f"slow: {step} runs for {_time(outcome.seconds)}, usual is {_time(usual)}")
+    if found.late:
+        more = f" and {len(found.late) - EXAMPLES_SHOWN} more" if len(found.late) > EXAMPLES_SHOWN else ""
+        lines.append(f"past their deadline: {', '.join(found.late[:EXAMPLES_SHOWN])}{more}")
+    if found.running and found.seconds_left is not None:
+        lines.append(f"about {_time(found.seconds_left)} left, with {len(found.running)} steps at a time as now")
+    return "\n".join(lines).rstrip()
+
+
+def superfluous(found: Sequence["Superfluous"]) -> str:
+    """A line a folder with its size, and what it comes to."""
+    rows = [[_gb(one.bytes) if one.bytes >= 1e8 else f"{one.bytes / 1e6:.1f} MB", one.path, one.why] for one in found]
+    total = sum(one.bytes for one in found)
+    return "\n".join([*(_in_columns(rows) if rows else []), f"{len(found)} folders, {_gb(total)}"])
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
 
 
 def estimates(of_sets: Mapping[str, "Estimate"], price: tuple[float, float] | None) -> str:

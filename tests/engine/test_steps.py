@@ -5,12 +5,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unlearn_ray.engine.steps import Outcome, Step, StepRun, run_steps, step_states
+from unlearn_ray.engine import leases, schedule
+from unlearn_ray.engine.events import read_events
+from unlearn_ray.engine.leases import living_drivers
+from unlearn_ray.engine.schedule import run_steps
+from unlearn_ray.engine.steps import Holds, Outcome, Step, StepRun, step_states
 from unlearn_ray.engine.storage import write_json
 from unlearn_ray.errors import InputError
 from unlearn_ray.terminal import table
@@ -23,6 +29,13 @@ def step(stage: str = "work", *, forget_set: str = "alice", version: int = 1, ru
 
 def fail(run: StepRun) -> dict:
     raise ValueError("boom")
+
+
+def wait_until(true: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def states(outcomes: list[Outcome]) -> dict[str, str]:
@@ -192,14 +205,17 @@ def test_events_tell_of_starts_and_ends(tmp_path):
 
 
 DRIVER = """
-import sys, time
+import sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
-from unlearn_ray.engine.steps import Step, run_steps
+from unlearn_ray.engine.schedule import run_steps
+from unlearn_ray.engine.steps import Step
 
 def work(run):
     Path(run.out, "half").write_text("x")
     print("working", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
     return {}
 
 run_steps(sys.argv[1], [Step("work", 1, "alice", {"alpha": [2.5, 5]}, work)])
@@ -207,11 +223,16 @@ run_steps(sys.argv[1], [Step("work", 1, "alice", {"alpha": [2.5, 5]}, work)])
 
 
 @pytest.fixture
-def driver(tmp_path):
+def driver(tmp_path, monkeypatch):
     """Another process in the middle of a step."""
+    monkeypatch.setattr(leases, "LINGER_S", 0.5)
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, it is ignored
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True, preexec_fn=heed
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,
     )
     assert process.stdout is not None and process.stdout.readline() == "working\n"
     yield process
@@ -220,10 +241,54 @@ def driver(tmp_path):
     process.stdout.close()
 
 
-def test_a_root_with_a_living_driver_is_refused(tmp_path, driver):
-    with pytest.raises(InputError, match=f"in use by process {driver.pid}"):
-        run_steps(str(tmp_path), [step()])
+def test_a_step_that_another_driver_has_is_waited_for_and_never_run_twice(tmp_path, driver):
     assert states(step_states(str(tmp_path), [step()])) == {"alice/work": "running"}
+    beside, told = step(params={"beside": 1}), []
+    waiting = threading.Thread(target=lambda: told.extend(run_steps(str(tmp_path), [step(run=fail), beside])))
+    waiting.start()
+    wait_until(lambda: states(step_states(str(tmp_path), [beside])) == {"alice/work": "done"})
+    assert waiting.is_alive(), "the step that somebody else has must not be run"
+    assert driver.stdin
+    driver.stdin.close()  # which lets it finish
+    waiting.join(timeout=30)
+    assert [outcome.state for outcome in told] == ["done", "ran"]
+    assert [row["event"] for row in read_events(str(tmp_path)) if row.get("digest") == step().digest] == [
+        "started",
+        "ran",
+    ]
+
+
+def test_a_step_whose_driver_is_killed_is_taken_over_by_one_that_waits_for_it(tmp_path, driver):
+    told = []
+    waiting = threading.Thread(target=lambda: told.extend(run_steps(str(tmp_path), [step()])))
+    waiting.start()
+    driver.kill()
+    driver.wait()
+    waiting.join(timeout=30)
+    assert [outcome.state for outcome in told] == ["ran"]
+    events = [(row["event"], row["driver"]) for row in read_events(str(tmp_path)) if row.get("digest")]
+    assert [event for event, _ in events] == ["started", "started", "ran"] and events[0][1] != events[1][1]
+
+
+def test_a_step_that_failed_with_another_driver_meanwhile_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "POLL_S", 0.1)
+    go, tried = threading.Event(), []
+
+    def work(run: StepRun) -> dict:
+        tried.append(run)
+        go.wait(20)
+        raise ValueError("boom")
+
+    told: list[list[Outcome]] = []
+    drivers = [threading.Thread(target=lambda: told.append(run_steps(str(tmp_path), [step(run=work)]))) for _ in "ab"]
+    for one in drivers:
+        one.start()
+    wait_until(lambda: bool(tried))
+    time.sleep(0.5)
+    go.set()
+    for one in drivers:
+        one.join(timeout=30)
+    assert [outcome.state for outcomes in told for outcome in outcomes] == ["failed", "failed"] and len(tried) == 1
 
 
 def test_a_running_step_tells_how_far_it_is(tmp_path, driver):
@@ -242,11 +307,70 @@ def test_a_killed_step_runs_again_and_finds_what_it_left(tmp_path, driver):
     found = []
     outcomes = run_steps(str(tmp_path), [step(run=lambda run: found.append(Path(run.out, "half").read_text()) or {})])
     assert states(outcomes) == {"alice/work": "ran"} and found == ["x"]
-    assert not (tmp_path / ".lock").exists()
+    assert living_drivers(str(tmp_path)) == []
 
 
 def test_an_interrupt_ends_the_driver_in_the_middle_of_a_step(tmp_path, driver):
     started = time.monotonic()
     driver.send_signal(signal.SIGINT)
     driver.wait(timeout=20)
-    assert time.monotonic() - started < 20 and not (tmp_path / ".lock").exists()
+    assert time.monotonic() - started < 20 and living_drivers(str(tmp_path)) == []
+
+
+def test_steps_run_together_only_as_far_as_the_cluster_carries_them(tmp_path):
+    held, most = Counter[str](), Counter[str]()
+
+    def work(cpus: float, gpus: float) -> Any:
+        def run(run: StepRun) -> dict:
+            held.update({"cpus": int(cpus), "gpus": int(gpus)})
+            most["cpus"], most["gpus"] = max(most["cpus"], held["cpus"]), max(most["gpus"], held["gpus"])
+            time.sleep(0.05)
+            held.subtract({"cpus": int(cpus), "gpus": int(gpus)})
+            return {}
+
+        return run
+
+    steps = [
+        step(params={"n": n, "gpus": gpus}, run=work(cpus, gpus), holds=partial(Holds, cpus, gpus))
+        for cpus, gpus in ((2, 0), (0, 3), (1, 1))
+        for n in range(6)
+    ]
+    outcomes = run_steps(str(tmp_path), steps, max_parallel=None, capacity=lambda: Holds(5, 4))
+    assert {outcome.state for outcome in outcomes} == {"ran"}
+    assert 3 < most["cpus"] <= 5 and 3 < most["gpus"] <= 4  # CPU work of some under the GPU work of others
+
+
+def test_a_step_larger_than_the_cluster_runs_alone(tmp_path):
+    steps = [step(params={"n": n}, holds=partial(Holds, 0, gpus)) for n, gpus in enumerate((1, 8, 1))]
+    outcomes = run_steps(str(tmp_path), steps, max_parallel=None, capacity=lambda: Holds(1, 1))
+    assert {outcome.state for outcome in outcomes} == {"ran"}
+
+
+def test_the_most_urgent_steps_come_first_and_small_ones_do_not_hold_up_a_large_one(tmp_path):
+    order: list[str] = []
+    wanted = {"c": (0, 1), "a": (1, 1), "large": (2, 2), "b": (3, 1), "d": (4, 1)}
+    steps = [
+        step(name, holds=partial(Holds, 0, gpus), run=lambda run: time.sleep(0.1) or {})
+        for name, (_, gpus) in sorted(wanted.items())
+    ]
+    hear = lambda outcome: order.append(outcome.step.stage) if outcome.state == "running" else None
+    urgency = lambda one: (wanted[one.stage][0],)
+    run_steps(str(tmp_path), steps, max_parallel=None, capacity=lambda: Holds(2, 2), urgency=urgency, on_event=hear)
+    assert set(order[:2]) == {"c", "a"} and order[2] == "large" and set(order[3:]) == {"b", "d"}
+
+
+def test_the_cost_of_a_step_does_not_grow_with_their_number(tmp_path):
+    def chain(name: str) -> Step:
+        one = step("stage-0", forget_set=name, params={"of": name})
+        for number in range(1, 10):
+            one = step(f"stage-{number}", forget_set=name, inputs={"before": one})
+        return one
+
+    few, many = ([chain(f"set-{number:04}") for number in range(count)] for count in (20, 400))
+    began = time.monotonic()
+    run_steps(str(tmp_path / "few"), few, max_parallel=16)
+    of_few, began = (time.monotonic() - began) / 200, time.monotonic()
+    outcomes = run_steps(str(tmp_path / "many"), many, max_parallel=16)
+    of_many = (time.monotonic() - began) / 4000
+    assert len(outcomes) == 4000 and {outcome.state for outcome in outcomes} == {"ran"}
+    assert of_many < 2 * of_few, "the time of a step grows with their number"

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unlearn_ray import pipeline
-from unlearn_ray.engine.steps import run_steps
+from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.method.labels import IGNORED
 from unlearn_ray.models import load_tokenizer
 from unlearn_ray.pipeline import steps_of

@@ -288,3 +288,19 @@ def test_what_people_corrected_stands_with_their_agreement_and_the_judges_errors
     assert "| judge | 30 of 40 | 60 | 2 | 0.81 | 3 |" in text and "| 0 | 17 | 0 | 1 | 0 |" in text
     assert "| baseline | 0.500 | 0.250 [0.100, 0.400] | 20 of 96, 3 have grades" in text
     assert "People" not in render(data, "report.md")
+
+
+def test_a_sequence_is_a_table_of_models_and_sets(data: ReportData):
+    row = lambda name, **sets: {
+        "after": name, "model": "unlearned", "utility": {"perplexity_retain": 0.97, "control_probability": 1.1},
+        "baseline": {"probability_familiarity": figure(0.5)},
+        "sets": {one: {"probability_familiarity": figure(value)} for one, value in sets.items()},
+    }  # fmt: skip
+    history = [row("alice", alice=0.03), row("b<ob", alice=0.04, **{"b<ob": 0.02})]
+    shown = replace(data, history=history)
+    assert "Sets forgotten one after another" in Page(render(shown, "report.html")).text
+    text = render(shown, "report.md")
+    lines = [line for line in text.splitlines() if line.startswith(("| (baseline) |", "| alice |", "| b<ob |"))]
+    assert [line.count("|") for line in lines] == [5, 5, 5]
+    assert "97.0%" in lines[1] and "0.0300" in lines[1] and "0.0400" in lines[2] and "0.0200" in lines[2]
+    assert "one after another" not in render(data, "report.html")

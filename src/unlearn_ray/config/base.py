@@ -1,6 +1,7 @@
 """What every section of a run's configuration is, and the types that several of them use."""
 
 import difflib
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -15,6 +16,15 @@ def not_empty(values: tuple) -> tuple:
     if not values or any(value == "" for value in values):
         raise ValueError("give at least one, none of them empty")
     return values
+
+
+def moment(value: object) -> object:
+    """A day or a time as YAML or JSON gives it, with a zone; a day lasts until its end."""
+    if isinstance(value, str):
+        value = date.fromisoformat(value) if len(value) == len("2026-12-24") else datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, 23, 59, 59)
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
 Text = Annotated[str, Field(min_length=1)]

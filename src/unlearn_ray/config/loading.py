@@ -1,8 +1,11 @@
 """Reading a run from YAML, with `a.b=value` overrides and one clear line for every mistake."""
 
 import glob
+import hashlib
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from unlearn_ray.config.sections import RunConfig
+from unlearn_ray.config.sections import TAKEN_NAMES, RunConfig
 from unlearn_ray.errors import InputError
+
+LONGEST_NAME = 100
+PROBLEMS_TOLD = 5
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -33,7 +39,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{path}: " + "; ".join(_problem(one) for one in error.errors())) from error
+        problems = [_problem(one) for one in error.errors()]
+        more = [f"and {len(problems) - PROBLEMS_TOLD} more"] if len(problems) > PROBLEMS_TOLD else []
+        raise InputError(f"{path}: " + "; ".join([*problems[:PROBLEMS_TOLD], *more])) from error
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -73,7 +81,9 @@ def _listed_sets(pattern: str) -> list[dict]:
     if not paths:
         raise InputError(f"forget_sets: no local file matches {pattern}; sets elsewhere are given as "
                          "[{name: NAME, documents: URI}], or as such lines in a local .jsonl file")  # fmt: skip
-    return [{"name": _name_of(path), "documents": glob.escape(path)} for path in paths]
+    folder = os.path.dirname(re.split(r"[*?[]", pattern, maxsplit=1)[0])
+    names = _names([os.path.relpath(path, folder or ".") for path in paths])
+    return [{"name": name, "documents": glob.escape(path)} for name, path in zip(names, paths, strict=True)]
 
 
 def _sets_of_file(path: str) -> list[dict]:
@@ -91,8 +101,28 @@ def _sets_of_file(path: str) -> list[dict]:
     return sets
 
 
-def _name_of(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._")
+def _names(paths: Sequence[str]) -> list[str]:
+    """Names of sets from paths below the folder that the glob names: `sf/dune.txt` is sf-dune, whatever else is there.
+
+    What a folder of the root cannot be called is left out; where two are then alike, or nothing is left, the name ends
+    in a hash of the path.
+    """
+    plain = [_plain_name(path) for path in paths]
+    alike = Counter(name.casefold() for name in plain)
+    return [
+        name if name and alike[name.casefold()] == 1 and name.casefold() not in TAKEN_NAMES else _hashed(name, path)
+        for name, path in zip(plain, paths, strict=True)
+    ]
+
+
+def _plain_name(path: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.splitext(path)[0].replace(os.sep, "-")).strip("-._")
+    return name if len(name) <= LONGEST_NAME else _hashed(name, path)
+
+
+def _hashed(name: str, path: str) -> str:
+    ending = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9] or 'set'}-{ending}"
 
 
 def _problem(error: Any) -> str:

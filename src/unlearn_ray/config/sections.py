@@ -5,14 +5,30 @@ The first half of the keys identifies the result and enters the digests of the s
 another cluster is found done.
 """
 
+from collections import Counter
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from unlearn_ray.config.base import Alpha, Count, Globs, Section, Share, Text, not_empty, refuse_unread, several
+from unlearn_ray.config.base import (
+    Alpha,
+    Count,
+    Globs,
+    Section,
+    Share,
+    Text,
+    moment,
+    not_empty,
+    refuse_unread,
+    several,
+)
 from unlearn_ray.config.evidence import Audit, Evaluate
 from unlearn_ray.config.placement import Placement
 from unlearn_ray.config.review import Review
+
+TAKEN_NAMES = {"shared", "joint", "events"}
+"""Folders of the root that belong to no set."""
 
 
 class ForgetSet(Section):
@@ -22,6 +38,11 @@ class ForgetSet(Section):
     """Folder of the set under the root: letters, digits, `.`, `_` and `-`."""
     documents: Globs
     """The documents to forget: a path, URI or glob, or a list of them (txt, md, epub, jsonl, parquet)."""
+    priority: int = 0
+    """Sets of a higher priority come first, where not all steps fit into the cluster. No part of what a result is."""
+    deadline: Annotated[datetime | None, BeforeValidator(moment)] = None
+    """When it has to be done, as 2026-12-24 or 2026-12-24T18:00:00+01:00, UTC without a zone: of one priority the
+    earliest comes first, and `status` says which are late."""
 
 
 class Anchors(Section):
@@ -165,7 +186,7 @@ class Endpoint(Section):
     """File that holds the key and nothing else."""
     requests_at_once: Count = 8
     requests_per_minute: Annotated[float, Field(ge=0)] = 0
-    """Repeated requests included; 0 for no limit. Divided among resources.parallel_sets, as requests_at_once is."""
+    """Repeated requests included; 0 for no limit."""
     attempts: Count = 6
     """How often a question is sent before it is given up."""
     timeout_s: Annotated[float, Field(gt=0)] = 120
@@ -198,8 +219,10 @@ class Resources(Section):
     """Optimiser steps between saves of the whole training, from which a killed one goes on."""
     restarts: Annotated[int, Field(ge=0)] = 3
     """How often a training that lost a worker or a node goes on from its last save before it counts as failed."""
-    parallel_sets: Count = 1
-    """Steps that run at the same time."""
+    parallel_sets: Count | None = None
+    """The most steps, of one or several sets, that run at the same time; never more than the cluster has CPUs and GPUs
+    for. null: as many as that where workers have GPUs, and one where they compute on CPUs, of whose memory nothing here
+    knows how many models it holds."""
     accelerator_type: Text | None = None
     """The GPU that all work on GPUs needs, by Ray's label `ray.io/accelerator-type`: H100, or in(H100, H200); null
     takes any."""
@@ -229,8 +252,10 @@ class RunConfig(Section):
     """A list of {name, documents}; or a glob (one set a file); or a .jsonl file with one set a line."""
     retain: Globs | None = None
     """Text whose knowledge must survive."""
-    mode: str = "separate"
-    """`separate`: one model for each forget set."""
+    mode: Literal["separate", "joint", "sequential"] = "separate"
+    """`separate`: one model for each forget set. `joint`: one model forgets all of them, each with a dictionary, labels
+    and a report of its own. `sequential`: each set, in their order here, is forgotten by the model that forgot those
+    before it."""
     anchors: Anchors = Anchors()
     reinforce: Reinforce = Reinforce()
     label: Label = Label()
@@ -248,23 +273,14 @@ class RunConfig(Section):
     def evaluation_retain(self) -> tuple[str, ...]:
         return self.evaluate.retain or self.retain or ()
 
-    @field_validator("mode")
-    @classmethod
-    def _known_mode(cls, mode: str) -> str:
-        if mode in ("joint", "sequential"):
-            raise ValueError("not available yet; only separate (one model for each forget set) is")
-        if mode != "separate":
-            raise ValueError("expected separate")
-        return mode
-
     @field_validator("forget_sets")
     @classmethod
     def _usable_names(cls, sets: tuple[ForgetSet, ...]) -> tuple[ForgetSet, ...]:
         # Without case: some file systems, and people, do not tell Alice from alice.
-        names = [one.name.casefold() for one in sets]
-        if "shared" in names:
-            raise ValueError("the name shared is taken by the steps that all sets share")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        names = Counter(one.name.casefold() for one in sets)
+        for taken in TAKEN_NAMES & names.keys():
+            raise ValueError(f"the name {taken} is taken by the steps that all sets share")
+        if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"names must differ, given more than once: {', '.join(twice)}")
         return sets
 
@@ -278,4 +294,6 @@ class RunConfig(Section):
             raise ValueError("unlearn.targets: soft labels need label.top_k above 0; or set unlearn.targets=hard")
         if self.unlearn.average_share > 0 and self.resources.deepspeed:
             raise ValueError("unlearn.average_share: no process has whole weights to average under resources.deepspeed")
+        if self.mode == "sequential" and not self.unlearn.merge_adapter:
+            raise ValueError("unlearn.merge_adapter: mode sequential goes on from whole weights; leave it true")
         return self

@@ -42,7 +42,7 @@ def one_place(places: Sequence[Place], workers: int, demand: Mapping[str, float]
         fitting = (node["Resources"] for node in nodes if matches(node["Labels"], place))
         if sum(_fits(has, demand) for has in fitting) >= workers:
             return place
-    return places[-1]
+    return places[-1] if places else {}
 
 
 def matches(labels: Mapping[str, str], place: Place) -> bool:

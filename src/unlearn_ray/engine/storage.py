@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from pyarrow import fs
 from unlearn_ray.engine.filesystems import OBJECT_STORES, create, open_path, patiently, put
 from unlearn_ray.errors import InputError, StepFailed
 
+SETTLE_S = 1.0  # within which writes at the same time to a storage without conditions are over
 PIECE = 1 << 24  # bytes of a read: a request each, in an object store
 
 
@@ -100,24 +102,35 @@ def writing(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_new(path: str, data: bytes) -> bool:
-    """Write a file that must not exist yet; False where it does. Of many that try at once one wins, locally, on S3, on
-    Google's and on Azure's storage; elsewhere two may.
+    """Write a file that must not exist yet; False where it does, or another was faster. The data must differ between
+    those who try.
+
+    A local file appears whole, by a hard link; S3, Google's and Azure's storage write on that condition. Elsewhere the
+    last of several writers at once wins: each looks after a while whose data is there.
     """
     system, inner = open_path(path)
+    if exists(path):
+        return False
     with _writing(path):
         if path.startswith(OBJECT_STORES):
             return create(path, data)
-        if not isinstance(system, fs.LocalFileSystem):
-            if exists(path):
-                return False
-            write_atomic(path, data)
-            return True
-        make_folder(os.path.dirname(inner))
-        try:
-            with open(inner, "xb") as file:
-                file.write(data)
-        except FileExistsError:
-            return False
+        if isinstance(system, fs.LocalFileSystem):
+            return _link_new(Path(inner), data)
+        write_atomic(path, data)
+        time.sleep(SETTLE_S)
+        return read_bytes(path) == data
+
+
+def _link_new(path: Path, data: bytes) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 
@@ -138,6 +151,13 @@ def list_files(folder: str) -> list[str]:
     return sorted(join(folder, path[len(inner) :].lstrip("/")) for path in found)
 
 
+def bytes_below(folder: str) -> int:
+    """The sizes of all files below a folder."""
+    system, inner = open_path(folder)
+    found = system.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
+    return sum(info.size for info in found if info.type == fs.FileType.File)
+
+
 def expand(patterns: str | Sequence[str]) -> list[str]:
     """The files that paths and globs name (`*`, `?`, `[ab]`, `**` for any depth), sorted, each once.
 
@@ -155,12 +175,27 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
 
 
 def sha256_of(path: str) -> str:
-    """The hash of a file's content, read in pieces. Raises InputError where there is no such file, or no way to it."""
-    system, inner = open_path(path)
+    """The hash of a file's content, read in pieces; once in this process for a file that stays as it is. Raises
+    InputError where there is no such file, or no way to it.
+    """
     with _reading(path, InputError):
-        if _info(path).type != fs.FileType.File:
+        info = _info(path)
+        if info.type != fs.FileType.File:
             raise InputError(f"{path}: no such file")
-        return patiently(lambda: _hash(system, inner))
+        return (_sha256 if info.mtime_ns else _sha256.__wrapped__)(path, info.size, info.mtime_ns)
+
+
+@cache
+def _sha256(path: str, size: int, changed: int | None) -> str:
+    system, inner = open_path(path)
+    return patiently(lambda: _hash(system, inner))
+
+
+def list_folders(folder: str) -> list[str]:
+    """The folders in a folder, sorted, without what is in them; none where there is no such folder."""
+    system, inner = open_path(folder)
+    found = system.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return sorted(join(folder, info.base_name) for info in found if info.type == fs.FileType.Directory)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ asks for the rest only. What is asked and what an answer says belongs to the cal
 """
 
 import json
-import math
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,8 @@ from unlearn_ray.engine.placement import places
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.method.answers import Message, Unreadable, asked_again
 
+ASKING_CPUS = 0.5  # of the actor that asks: it waits
+_ONE_STEP = threading.Lock()  # steps of several sets ask one after another: the endpoint's limits are for all of them
 GIVE_UP_AFTER = 10  # questions without an answer, one after the other: the endpoint is down
 # How an answer was taken. Of a partly read one what can be read is taken.
 READ, REPAIRED, PARTLY, UNREADABLE = "read", "read when asked again", "partly read", "unreadable"
@@ -75,8 +77,9 @@ def ask_all(
     }
     numbered, size = list(enumerate(asked)), 4 * resources.endpoint.requests_at_once
     shards = [json.dumps(numbered[start : start + size]) for start in range(0, len(numbered), size)]
-    pool = Pool(AskShard, arguments, cpus=0.5, places=places(resources, "cpu"))  # it waits
-    taken = {row["number"]: Taken(**json.loads(row["taken"])) for row in map_shards(what, shards, pool)}
+    pool = Pool(AskShard, arguments, cpus=ASKING_CPUS, places=places(resources, "cpu"))
+    with _ONE_STEP:
+        taken = {row["number"]: Taken(**json.loads(row["taken"])) for row in map_shards(what, shards, pool)}
     if unanswered := [one.answer for one in taken.values() if one.outcome == UNANSWERED]:
         raise StepFailed(
             f"{len(unanswered)} of {len(asked)} {what} have no answer (the last: {unanswered[-1]}); "
@@ -182,12 +185,11 @@ def check_asking(resources: Resources) -> None:
 
 
 def _connection_of(resources: Resources) -> Connection:
-    """The part of the endpoint's capacity that one of the sets in work has."""
-    endpoint, sets = resources.endpoint, resources.parallel_sets
+    endpoint = resources.endpoint
     return Connection(
         endpoint.base_url,
-        at_once=math.ceil(endpoint.requests_at_once / sets),
-        per_minute=endpoint.requests_per_minute / sets,
+        at_once=endpoint.requests_at_once,
+        per_minute=endpoint.requests_per_minute,
         attempts=endpoint.attempts,
         timeout_s=endpoint.timeout_s,
     )

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import own_errors
-from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.engine.steps import StepRun, root_of
 from unlearn_ray.models import (
     add_adapter,
     check_head,
@@ -24,6 +24,7 @@ from unlearn_ray.models import (
 )
 
 POINTER = "model.json"  # says where the weights lie, when they do not lie in the step's folder
+BELOW_ROOT = "below_root"  # there, in place of a path: of a model that the run itself made
 
 
 def identity(baseline: str) -> dict[str, str]:
@@ -60,7 +61,10 @@ def _prepare(out: str, baseline: str, trust_remote_code: bool) -> dict:
 def model_path(folder: str) -> str:
     """Where the weights of a step with a model lie: in its folder, or where its pointer says."""
     pointer = storage.join(folder, POINTER)
-    return storage.read_json(pointer)["path"] if storage.exists(pointer) else folder
+    if not storage.exists(pointer):
+        return folder
+    said = storage.read_json(pointer)
+    return storage.join(root_of(folder), said[BELOW_ROOT]) if BELOW_ROOT in said else said["path"]
 
 
 @contextmanager

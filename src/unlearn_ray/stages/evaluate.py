@@ -5,7 +5,7 @@ Which checkpoint is chosen, and what it forgot and kept, follows from readings t
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from unlearn_ray.benchmarks import benchmark_items
 from unlearn_ray.config import Evaluate, Judge, Resources
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.steps import StepRun
+from unlearn_ray.engine.steps import Step, StepRun, step_states
 from unlearn_ray.errors import InputError
 from unlearn_ray.evaluation import measure
 from unlearn_ray.evidence import BEFORE, LAST, REFERENCE, REINFORCED, completion_rows, next_tokens, summarise
@@ -28,6 +28,7 @@ from unlearn_ray.stages.judging import grade_by_model
 from unlearn_ray.stages.written_prompts import PROMPTS, read_prompts
 
 TEXTS = "text-"  # what the inputs with texts to read are called: text-retain, text-nonmembers, text-NEIGHBOUR
+CHOICE = "choice.json"  # of the input choice
 COLUMNS = ["document", "index", "text", "input_ids"]
 
 COMPLETION_SCHEMA = pa.schema(
@@ -52,8 +53,9 @@ def evaluate(
     """Writes metrics.json, completions.parquet and the readings; returns row counts and the changes for the manifest.
 
     Inputs: baseline, blocks (the forget set), anchors, unlearned and, where there are such, reinforced, texts and
-    prompts. answers: where those of a language model that grades are kept. Raises InputError for files of prompts,
-    probes or controls that cannot be read.
+    prompts; for sets that were forgotten together also measures, an evaluation whose readings are taken, and choice,
+    the choice that was made for all of them. answers: where those of a language model that grades are kept. Raises
+    InputError for files of prompts, probes or controls that cannot be read.
     """
     dictionary = read_dictionary(run.inputs["anchors"])
     tokenizer = open_tokenizer(run.inputs[BEFORE], trust_remote_code)
@@ -63,7 +65,7 @@ def evaluate(
     if settings.benchmarks.tasks:
         studies["benchmarks"] = partial(benchmark_items, **settings.benchmarks.model_dump())
     found = examine(
-        run.out,
+        run.inputs.get("measures", run.out),
         models,
         studies,
         baseline=run.inputs[BEFORE],
@@ -79,7 +81,8 @@ def evaluate(
     judging = {}
     if settings.judge.source == "openai":
         judging = {"judging": _grade(completions, material, settings.judge, resources, answers)}
-    metrics = summarise(readings, completions, material, settings)
+    together = storage.read_json(storage.join(run.inputs["choice"], CHOICE)) if "choice" in run.inputs else None
+    metrics = summarise(readings, completions, material, settings, together)
     metrics |= {
         "next_token": next_tokens(material, readings, metrics["choice"]["model"], tokenizer),
         "settings": settings.model_dump(mode="json") | {"theme_words": sorted(material.themes)},
@@ -137,6 +140,26 @@ def _written_prompts(run: StepRun, settings: Evaluate) -> list[Prompt] | None:
 def checkpoint_folder(unlearned: str, model: str) -> str:
     """Where a checkpoint lies, by the name that evaluation gives it, in the folder of the unlearned model."""
     return unlearned if model == LAST else storage.join(unlearned, "checkpoints", model)
+
+
+def unchosen(root: str, evaluations: Sequence[Step]) -> list[str]:
+    """Folders of checkpoints that were measured, and not chosen by any of the sets that they were made for."""
+    states = {one.step.digest: one for one in step_states(root, evaluations)}
+    choices: dict[str, set[str] | None] = {}
+    for step in evaluations:
+        unlearned, done = step.inputs["unlearned"], states[step.digest]
+        folder = states[unlearned.digest].folder
+        if done.state != "done" or states[unlearned.digest].state != "done":
+            choices[folder] = None
+        elif (kept := choices.setdefault(folder, set())) is not None:
+            kept.add(storage.read_json(storage.join(done.folder, "metrics.json"))["choice"]["model"])
+    checkpoints = {one: storage.list_folders(storage.join(one, "checkpoints")) for one, kept in choices.items() if kept}
+    return [
+        checkpoint
+        for folder, there in checkpoints.items()
+        for checkpoint in there
+        if checkpoint.rpartition("/")[2] not in (choices[folder] or ())
+    ]
 
 
 def models_of(run: StepRun, settings: Evaluate) -> dict[str, str]:

@@ -19,7 +19,7 @@ from unlearn_ray.stages.written_prompts import read_prompts
 
 def check_inputs(config: RunConfig, to_do: set[str]) -> None:
     """Reads the tokenizer, the settings of DeepSpeed, the dictionary, the prompts, the questions and every document
-    once; knocks at the endpoint if one of the stages `to_do` asks a language model.
+    that all sets share, or an only set has, once; knocks at the endpoint if a stage `to_do` asks a language model.
 
     The weights are left to the baseline step. Raises InputError for the first that cannot be used.
     """
@@ -45,7 +45,9 @@ def check_inputs(config: RunConfig, to_do: set[str]) -> None:
         check_model(config.evaluate.reference, config.trust_remote_code)
     other = [config.retain, config.evaluation_retain, config.evaluate.nonmembers, config.audit.about]
     other += config.evaluate.neighbours.values()
-    for patterns in dict.fromkeys([one.documents for one in config.forget_sets] + [one for one in other if one]):
+    # One of many sets that cannot be read costs that set alone: its own first step says so.
+    of_sets = [one.documents for one in config.forget_sets] if len(config.forget_sets) == 1 else []
+    for patterns in dict.fromkeys(of_sets + [one for one in other if one]):
         for _ in read_documents(storage.expand(patterns), storage.read_bytes):
             pass  # one at a time: all of them together may be large
 

@@ -92,7 +92,7 @@ def make_plan(config: RunConfig, *, memory_gb: float | None = None, probe: bool 
     """
     resources, trust = config.resources, config.trust_remote_code
     zero = zero_of(layout_of(resources))
-    device = find_device(resources, memory_gb, min(resources.parallel_sets, len(config.forget_sets)))
+    device = find_device(resources, memory_gb, min(resources.parallel_sets or 1, len(config.forget_sets)))
     with _description(config.baseline) as path:
         model = load_model_config(path, trust_remote_code=trust)
         workload = count_work(config, path)

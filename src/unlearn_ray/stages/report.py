@@ -33,7 +33,8 @@ class ReportData:
 
     metrics: metrics.json of the evaluation. completions: one a prompt, with both models' texts cut into parts, where
     "named" marks an anchor that the prompt did not give. block: one block's tokens and labels. steps: the manifests.
-    audit: audit.json, where the attacks were made. review: what people corrected, where they did, with their agreement
+    audit: audit.json, where the attacks were made. history: history.json of a set that was forgotten in a sequence.
+    review: what people corrected, where they did, with their agreement
     by project, and "scores", the familiarity corrected by their grades.
     """
 
@@ -46,6 +47,7 @@ class ReportData:
     block: dict[str, Any] | None
     steps: list[dict[str, Any]]
     audit: dict[str, Any] | None = None
+    history: list[dict[str, Any]] | None = None
     review: dict[str, Any] | None = None
 
 
@@ -76,6 +78,7 @@ def collect(
         dictionary_size=len(dictionary.anchors),
         block=_block(folders["labels"], alpha_column(alpha), tokenizer, dictionary) if "labels" in folders else None,
         audit=storage.read_json(storage.join(folders["audit"], "audit.json")) if "audit" in folders else None,
+        history=storage.read_json(storage.join(folders["history"], "history.json")) if "history" in folders else None,
         review=_review(folders, agreement) if agreement else None,
         steps=[
             {"name": name} | storage.read_json(storage.join(folder, "manifest.json"))

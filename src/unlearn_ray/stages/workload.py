@@ -67,11 +67,20 @@ def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
     batches = sum(math.ceil(blocks / (config.resources.batch_blocks or CPU_BATCH)) for blocks in sets)
     models = sum(measured_models(config, blocks) for blocks in sets)
     trained = {
-        stage: f"{sum(optimizer_steps(settings, blocks) for blocks in sets)} optimiser steps"
-        for stage, settings in (("reinforced", config.reinforce), ("unlearned", config.unlearn))
+        stage: f"{sum(optimizer_steps(settings, blocks) for blocks in trainings)} optimiser steps"
+        for stage, settings, trainings in (
+            ("reinforced", config.reinforce, sets),
+            ("unlearned", config.unlearn, unlearnings(config, work)),
+        )
     }
     kept = {"retain": f"{math.ceil(work.retain_blocks / batch)} batches"} if work.retain_blocks else {}
     return trained | kept | {"labels": f"{batches} batches", "evaluation": f"{models} models"}
+
+
+def unlearnings(config: RunConfig, work: Workload) -> list[int]:
+    """The blocks of each training that makes an unlearned model: of all sets together in joint mode."""
+    of_sets = list(work.blocks.values())
+    return [sum(of_sets)] if config.mode == "joint" else of_sets
 
 
 def checkpoints(settings: Unlearn, blocks: int) -> int:
@@ -93,7 +102,8 @@ def stage_seconds(config: RunConfig, shape: Shape, work: Workload, speed: Speed)
         "reinforced": sum(_training_seconds(config, config.reinforce, blocks, 0, shape, speed) for blocks in sets),
         "labels": speed.label_token * length * sum(sets) / workers,
         "unlearned": sum(
-            _training_seconds(config, config.unlearn, blocks, work.retain_blocks, shape, speed) for blocks in sets
+            _training_seconds(config, config.unlearn, blocks, work.retain_blocks, shape, speed)
+            for blocks in unlearnings(config, work)
         ),
         "evaluation": sum(_evaluation_seconds(config, blocks, speed) for blocks in sets),
     }
