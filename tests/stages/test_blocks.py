@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from unlearn_ray.config import Resources
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.stages.blocks import CutDocuments, cut_documents, read_blocks
 from unlearn_ray.stages.joint import unite_labels
@@ -25,7 +26,12 @@ def cut(root: Path, name: str, documents: str, shared: str = "") -> dict:
     run = StepRun(f"{root}/{name}/blocks-0123456789", {"baseline": f"{root}/shared/baseline-0123456789"})
     paths = lambda letters: [f"{root}/{letter}.txt" for letter in letters]
     return cut_documents(
-        run, documents=paths(documents), shared=paths(shared), block_tokens=16, workers=1, trust_remote_code=False
+        run,
+        documents=paths(documents),
+        shared=paths(shared),
+        block_tokens=16,
+        resources=Resources(),
+        trust_remote_code=False,
     )
 
 

@@ -46,3 +46,7 @@ class Placement(Section):
     train: Places = (ON_DEMAND, ANY)
     """Fine-tuning: a node that is taken away costs all workers the steps since the last save. All of them go to nodes
     of the first selector under which the cluster has room for them, or else of the last."""
+
+    def __hash__(self) -> int:
+        # What is labelled together is grouped by all that it has in common, the resources too; mappings have no hash.
+        return hash(self.model_dump_json())

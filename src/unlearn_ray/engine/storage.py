@@ -246,6 +246,8 @@ def _reading(path: str, kind: type[Exception] = StepFailed) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:  # below a file there is nothing
+        raise FileNotFoundError(path) from error
     except (OSError, StepFailed) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
         raise kind(f"cannot read {path}: {reason}") from error
