@@ -6,7 +6,7 @@ DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
 
 LABEL_STUDIO = .label-studio
 
-.PHONY: demo audit test slow lint label-studio clean
+.PHONY: demo audit test slow long lint label-studio clean
 
 demo: data/demo/.fetched  ## forget a real book, with a real model, on this machine
 	$(DEMO) run configs/demo.yaml
@@ -19,6 +19,9 @@ test: $(VENV)/.installed  ## the tests, without the slow ones
 
 slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+long: $(VENV)/.installed  ## clusters that keep losing nodes, and many forget sets: too long for CI
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

@@ -18,7 +18,7 @@ from ray_nodes import RayNodes
 
 from unlearn_ray.engine import storage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 PROJECT = Path(__file__).parents[1]
 PAGE = (PROJECT / "docs" / "cluster.md").read_text()
@@ -145,6 +145,7 @@ def kill_driver(root: str, nodes: RayNodes) -> str:
     return node
 
 
+@pytest.mark.slow
 def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_folder, one_node, tmp_path):
     start = in_folder(one_node, f"{tmp_path}/runs", baseline="/no/such/model")
     output = ended(program := start(documented("unlearn-ray submit my.yaml")))
@@ -152,6 +153,7 @@ def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_
     assert "error: /no/such/model: no such model; expected a folder, a .gguf file or a hub id" in output
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_path):
     start = in_folder(nodes, f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
     program = start([*documented("unlearn-ray doctor my.yaml"), "--wait", "2"])
@@ -165,6 +167,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_pat
     assert not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_job_of_ray_runs_every_step(in_folder, nodes, roots):
     program = in_folder(nodes, roots[0])(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
     output = ended(program) + nodes.driver_logs()
@@ -176,6 +179,7 @@ def test_a_job_of_ray_runs_every_step(in_folder, nodes, roots):
     assert told["forget_set"] == "story"
 
 
+@pytest.mark.slow
 def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes, tmp_path):
     start = in_folder(nodes, f"{tmp_path}/runs")
     command = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/anchors.py")
@@ -185,6 +189,7 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, roots, nodes):
     quiet, root = roots
     start, submit = in_folder(nodes, root), documented("unlearn-ray submit my.yaml")

@@ -23,7 +23,7 @@ SETS = int(os.environ.get("UNLEARN_RAY_CHAOS_SETS", "5"))
 BAD = {"absent": None, "latin": "caf\xe9 ".encode("latin-1") * 50, "empty": b" \n"}
 COMPARED = max(SETS // 20, 1)  # good sets that are run alone as well
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 120 * SETS)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600 + 120 * SETS)]
 
 
 @pytest.fixture
