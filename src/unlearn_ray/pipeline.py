@@ -22,7 +22,7 @@ from unlearn_ray.engine.cleaning import Superfluous, superfluous
 from unlearn_ray.engine.metrics import Metrics
 from unlearn_ray.engine.schedule import run_steps
 from unlearn_ray.engine.session import ensure_ray
-from unlearn_ray.engine.steps import READERS, Outcome, Step, read_notes, step_states
+from unlearn_ray.engine.steps import READERS, Outcome, Step, read_notes, step_states, with_inputs
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.jobs import ONLY, Job, chosen_sets, urgency
 from unlearn_ray.review.store import Store, decisions_of
@@ -249,12 +249,20 @@ def status(config: RunConfig) -> list[Outcome]:
 
 def watch(config: RunConfig, sets: Sequence[str] | None = None) -> Callable[[], list[Outcome]]:
     """status, of these sets, to be asked again and again: what it costs to know the steps is paid once."""
-    wanted = steps_of(config)
-    steps = [step for name in chosen_sets(config, sets) for step in _up_to(wanted[name], "audit")]
+    wanted, names = steps_of(config), chosen_sets(config, sets)
+    steps = [step for name in names for step in _up_to(wanted[name], "audit")]
+    evaluated = [step for name in names for step in _up_to(wanted[name], "evaluation")]
+    regular = {step.digest for step in with_inputs(evaluated)}
 
     def look() -> list[Outcome]:
         states = step_states(absolute(config.root), steps)
-        return [outcome for outcome in states if outcome.step.stage != "audit" or outcome.state != "to do"]
+        audits = {outcome.state for outcome in states if outcome.step.stage == "audit"}
+        begun = audits != {"to do"}  # else what only an audit reads is not to be done either
+        return [
+            outcome
+            for outcome in states
+            if outcome.step.digest in regular or (begun and (outcome.step.stage, outcome.state) != ("audit", "to do"))
+        ]
 
     return look
 
