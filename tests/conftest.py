@@ -170,3 +170,16 @@ def start_cluster() -> Iterator[Callable[..., tuple]]:
     yield start
     for cluster in clusters:
         cluster.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path, write_run, monkeypatch) -> Path:
+    """The folder of a run that is sound, and the current one; Ray must not be started in it."""
+    from unlearn_ray import pipeline
+
+    def no_ray(resources):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(pipeline, "ensure_ray", no_ray)
+    monkeypatch.chdir(tmp_path)
+    return write_run(tmp_path).parent

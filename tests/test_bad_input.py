@@ -10,24 +10,11 @@ from click.testing import CliRunner, Result
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unlearn_ray import pipeline
 from unlearn_ray.cli import main
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.models import load_model
 from unlearn_ray.stages.baseline import prepare_baseline
-
-
-@pytest.fixture
-def folder(tmp_path, write_run, monkeypatch) -> Path:
-    """The folder of a run that is sound, and the current one; Ray must not be started in it."""
-
-    def no_ray(resources):
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr(pipeline, "ensure_ray", no_ray)
-    monkeypatch.chdir(tmp_path)
-    return write_run(tmp_path).parent
 
 
 def call(*arguments: str) -> Result:

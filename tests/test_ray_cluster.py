@@ -138,7 +138,8 @@ def manifests(root: str) -> dict[str, dict]:
 
 def kill_driver(root: str, nodes: RayNodes) -> str:
     """SIGKILL for the program that drives the run on this root; returns the name of the node that it ran on."""
-    driver = psutil.Process(storage.read_json(storage.join(root, ".lock"))["pid"])
+    [sign] = storage.list_files(storage.join(root, ".drivers"))
+    driver = psutil.Process(storage.read_json(sign)["pid"])
     started_by = " ".join(word for process in driver.parents() for word in process.cmdline())
     [node] = [name for name, (_, folder) in nodes.nodes.items() if f"{folder}/" in started_by]
     driver.kill()

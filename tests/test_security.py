@@ -16,24 +16,11 @@ from click.testing import CliRunner, Result
 from ebooklib import epub
 from peft import LoraConfig, get_peft_model
 
-from unlearn_ray import pipeline
 from unlearn_ray.cli import main
 from unlearn_ray.documents import parse_document
 from unlearn_ray.errors import InputError
 from unlearn_ray.models import load_model
 from unlearn_ray.terminal import one_line, printable
-
-
-@pytest.fixture
-def folder(tmp_path, write_run, monkeypatch) -> Path:
-    """The folder of a sound run, and the current one; Ray must not be started in it."""
-
-    def no_ray(resources):
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr(pipeline, "ensure_ray", no_ray)
-    monkeypatch.chdir(tmp_path)
-    return write_run(tmp_path).parent
 
 
 def run(*overrides: str) -> Result:

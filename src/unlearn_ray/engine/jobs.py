@@ -41,7 +41,7 @@ def submit(
     """Start `python -m unlearn_ray COMMAND` as the next attempt of a run (see run_name); returns the submission id.
 
     The job gets a copy of the current folder, without what .gitignore names and the folder `leave_out`. Raises
-    InputError while another attempt is at work, which would end with the lock of the root.
+    InputError while another attempt is at work: the new one would only wait for its steps.
     """
     attempts = _attempts(client.list_jobs(), run)
     if alive := [job.submission_id for job in attempts.values() if not job.status.is_terminal()]:
