@@ -1,7 +1,7 @@
 """Memory and time of labelling many forget sets: python benchmarks/many_labels.py [--small] [--baseline MODEL]
 
-Three ways, each on an actor of its own: whole reinforced models one set at a time, an actor for each (as many separate
-runs do it); whole models with all sets through one actor; adapters on one baseline with all sets through one actor.
+Three ways: whole reinforced models with a new actor for each set (as many separate runs do it); whole models with all
+sets through one actor, as a run does it; adapters on one baseline with all sets through one actor.
 Reinforced models are random changes of the baseline, since only their size matters here. The memory of an actor is what
 it has for itself, as the kernel counts it (USS) twice a second, its growth that from the end of the first set to
 the end of the last. Prints a table, and last a JSON object; adapter_memory_share is that growth for each further set,
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -27,15 +28,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from wordfreq import top_n_list
 
 from unlearn_ray.config import Resources
-from unlearn_ray.engine import storage
+from unlearn_ray.engine import idle, storage
 from unlearn_ray.engine.session import ensure_ray
+from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.labelling import LabelSettings
 from unlearn_ray.method.blocks import cut_blocks
 from unlearn_ray.method.dictionary import Anchor, AnchorDictionary
 from unlearn_ray.models import load_model, load_tokenizer, save_checkpoint
 from unlearn_ray.stages.anchors import write_dictionary
 from unlearn_ray.stages.blocks import write_parquet
-from unlearn_ray.stages.label import Labelling, label_sets
+from unlearn_ray.stages.label import label
 from unlearn_ray.stages.label_actors import OneSet
 
 SETTINGS = LabelSettings((5.0,), "restore", "original", "all", "keep", 64)
@@ -90,7 +92,7 @@ def sampled() -> Iterator[Sampled]:
 
 def _actors() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [process for process in children if "LabelShard" in _command(process)]
+    return [process for process in children if "_Server" in _command(process)]
 
 
 def _command(process: psutil.Process) -> str:
@@ -127,9 +129,9 @@ def small_model() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return LlamaForCausalLM(SMALL), tokenizer
 
 
-def write_sets(root: Path, given: str | None, sets: int, blocks: int) -> tuple[Labelling, dict[str, list[OneSet]], int]:
-    """The folders of steps before labelling; the sets with whole reinforced models and with adapters; bytes of a
-    model.
+def write_sets(root: Path, given: str | None, sets: int, blocks: int) -> tuple[dict[str, list[OneSet]], int]:
+    """The folders of the steps before labelling, root/baseline and those of the sets with whole reinforced models and
+    with adapters; and the bytes of a model.
     """
     model, tokenizer = (load_model(given), load_tokenizer(given)) if given else small_model()
     save_checkpoint(model, tokenizer, str(root / "baseline"))
@@ -156,28 +158,24 @@ def write_sets(root: Path, given: str | None, sets: int, blocks: int) -> tuple[L
                 OneSet(*(str(folder / part) for part in ("blocks", "anchors", kind)), str(folder / f"labels-{kind}"))
             )
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    resources = Resources(gpus_per_worker=0, batch_blocks=4, cpus_per_worker=torch.get_num_threads())
-    return Labelling(str(root / "baseline"), SETTINGS, BLOCK_TOKENS, resources, False), found, size
+    return found, size
 
 
-def through_one_actor(common: Labelling, sets: list[OneSet]) -> Sampled:
-    """All sets in one round, as those of a run are labelled that are ready together."""
-    with sampled() as found:
-        for _, told in label_sets(common, sets, workers=1):
-            if isinstance(told, Exception):
-                raise told
-            found.done.append(time.monotonic())
-    return found
-
-
-def one_by_one(common: Labelling, sets: list[OneSet]) -> Sampled:
-    """A round for each set: new actors, which load both models."""
+def label_all(baseline: str, resources: Resources, sets: list[OneSet], *, apart: bool = False) -> Sampled:
+    """All sets, one after another. apart: with new actors for each."""
     with sampled() as found:
         for one in sets:
-            for _, told in label_sets(common, [replace(one, out=f"{one.out}-alone")], workers=1):
-                if isinstance(told, Exception):
-                    raise told
+            label(
+                StepRun(one.out, vars(one) | {"baseline": baseline}),
+                settings=SETTINGS,
+                block_tokens=BLOCK_TOKENS,
+                resources=resources,
+                trust_remote_code=False,
+            )
             found.done.append(time.monotonic())
+            if apart:
+                idle.end_all()
+        idle.end_all()
     return found
 
 
@@ -190,14 +188,17 @@ def shown(name: str, way: Sampled) -> Sampled:
 def measure(given: str | None, sets: int, alone: int, blocks: int) -> dict[str, float]:
     """The figures of the last line, after a table of them. alone: sets of the first way, which is slow."""
     with tempfile.TemporaryDirectory() as root:
-        common, of_kind, size = write_sets(Path(root), given, sets, blocks)
+        of_kind, size = write_sets(Path(root), given, sets, blocks)
+        resources = Resources(gpus_per_worker=0, batch_blocks=4, cpus_per_worker=torch.get_num_threads())
+        labelled = partial(label_all, f"{root}/baseline", resources)
+        alone_sets = [replace(one, out=f"{one.out}-alone") for one in of_kind["whole"][:alone]]
         print(f"{sets} sets of {blocks} blocks of {BLOCK_TOKENS} tokens, a model of {size / 1e6:,.0f} MB in float32")
         print(f"{'':24}{'s a set':>10}{'peak MB':>10}{'MB a further set':>18}", flush=True)
-        with ensure_ray(common.resources):
+        with ensure_ray(resources):
             ways = [
-                shown("whole, an actor each", one_by_one(common, of_kind["whole"][:alone])),
-                shown("whole, one actor", through_one_actor(common, of_kind["whole"])),
-                shown("adapters, one actor", through_one_actor(common, of_kind["adapter"])),
+                shown("whole, an actor each", labelled(alone_sets, apart=True)),
+                shown("whole, one actor", labelled(of_kind["whole"])),
+                shown("adapters, one actor", labelled(of_kind["adapter"])),
             ]
     alone_way, whole, adapters = ways
     return {

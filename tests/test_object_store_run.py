@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from s3_server import S3Server, serve_s3
 
 from unlearn_ray import pipeline
 from unlearn_ray.config import load_config
+from unlearn_ray.engine.events import read_events
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -119,6 +120,21 @@ def files_of(s3: S3Server) -> dict[str, bytes]:
     return {path.removeprefix("runs/all/"): store.open_input_stream(path).read() for path in paths}
 
 
+def of_its_time(name: str) -> bool:
+    """Whether the very name differs from run to run: TensorBoard's, and of events, which an object store cannot append
+    to."""
+    return "/tensorboard/" in name or name.startswith("events")
+
+
+def lines_of_events(files: dict[str, bytes]) -> list[bytes]:
+    return [line for name, content in files.items() if name.startswith("events/") for line in content.splitlines()]
+
+
+def told(events: Iterable[dict]) -> set[tuple]:
+    """What the events say was done, without when, where and by whom."""
+    return {(one["event"], one.get("forget_set"), one.get("stage")) for one in events}
+
+
 def comparable(name: str, content: bytes) -> object:
     """The content without times of day and durations, and without places."""
     if name.endswith("manifest.json"):
@@ -140,9 +156,10 @@ def test_what_it_leaves_equals_a_local_run_file_by_file(ran, local_ray, tmp_path
         assert {one.state for one in outcomes} == {"ran"}, [one.error for one in outcomes]
         pipeline.report(config)
     local = {str(path.relative_to(tmp_path / "local")): path for path in (tmp_path / "local").rglob("*")}
-    kept = {name: path.read_bytes() for name, path in local.items() if path.is_file() and "/tensorboard/" not in name}
-    on_s3 = {name: content for name, content in ran.files.items() if "/tensorboard/" not in name}
+    kept = {name: path.read_bytes() for name, path in local.items() if path.is_file() and not of_its_time(name)}
+    on_s3 = {name: content for name, content in ran.files.items() if not of_its_time(name)}
     assert sorted(kept) == sorted(on_s3)
+    assert told(read_events(config.root)) == told(map(json.loads, lines_of_events(ran.files)))
     figures_of_time = ("report.html", "report.json", "report.md")
     different = [
         name

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from ray_nodes import RayNodes
+from s3_server import serve_s3
 
 from unlearn_ray.engine import storage
 
@@ -45,10 +47,10 @@ def documented(start: str) -> list[str]:
     return shlex.split(command)
 
 
-@pytest.fixture(scope="module")
-def nodes(kill_ours) -> Iterator[RayNodes]:
+@contextmanager
+def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
     """The head, which runs no work, a node on demand and a spot node."""
-    nodes = RayNodes(kill_ours)
+    nodes = RayNodes(kill_ours, **environment)
     try:
         nodes.start("head", documented("ray start --head"))
         nodes.start("steady", documented("ray start --address HEAD:6379 --labels unlearn-ray/work=cpu"), cpus=4)
@@ -56,6 +58,12 @@ def nodes(kill_ours) -> Iterator[RayNodes]:
         yield nodes
     finally:
         nodes.close()
+
+
+@pytest.fixture(scope="module")
+def nodes(kill_ours) -> Iterator[RayNodes]:
+    with three_nodes(kill_ours) as nodes:
+        yield nodes
 
 
 @pytest.fixture
@@ -67,13 +75,6 @@ def one_node(kill_ours) -> Iterator[RayNodes]:
         yield nodes
     finally:
         nodes.close()
-
-
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory) -> tuple[str, str]:
-    """The roots of the run that nothing happens to and of the one that is disturbed."""
-    folder = tmp_path_factory.mktemp("roots")
-    return f"{folder}/quiet", f"{folder}/disturbed"
 
 
 @pytest.fixture
@@ -118,13 +119,13 @@ def files(root: str, pattern: str) -> list[str]:
 def wait_for(root: str, pattern: str, program: subprocess.Popen[str]) -> None:
     while not files(root, pattern):
         assert program.poll() is None, f"ended before {pattern}: {ended(program)}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def results(root: str) -> dict[str, bytes]:
     """All that a run computes: without the files that tell times, and without what a kill may leave half-written."""
     found = {path[len(root) :].lstrip("/"): path for path in storage.list_files(root)}
-    skipped = re.compile(r"(^|/)(\.[^/]*|manifest\.json|report\.[a-z]+)$|/tensorboard/")
+    skipped = re.compile(r"(^|/)(\..*|manifest\.json|report\.[a-z]+)$|^events|/tensorboard/")
     return {name: storage.read_bytes(path) for name, path in found.items() if not skipped.search(name)}
 
 
@@ -169,14 +170,15 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_job_of_ray_runs_every_step(in_folder, nodes, roots):
-    program = in_folder(nodes, roots[0])(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
+def test_a_job_of_ray_runs_every_step(in_folder, nodes, tmp_path):
+    root = f"{tmp_path}/runs"
+    program = in_folder(nodes, root)(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
     output = ended(program) + nodes.driver_logs()
     assert program.returncode == 0, output
     expected = ["blocks", "reinforced", "anchors", "labels", "unlearned", "evaluation"]
-    assert sorted(manifests(roots[0])) == sorted([*expected, "baseline"])
-    assert files(roots[0], "report.html") and "report of story:" in output
-    told = storage.read_json(storage.join(roots[0], "story", "report.json"))
+    assert sorted(manifests(root)) == sorted([*expected, "baseline"])
+    assert files(root, "report.html") and "report of story:" in output
+    told = storage.read_json(storage.join(root, "story", "report.json"))
     assert told["forget_set"] == "story"
 
 
@@ -190,10 +192,27 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.fixture(params=["a folder", "S3"])
+def kept_in(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str]]:
+    """Nodes, and a place that all of them write to."""
+    if request.param == "a folder":
+        yield request.getfixturevalue("nodes"), str(tmp_path)
+        return
+    with serve_s3("kept") as s3, three_nodes(kill_ours, **s3.environment) as nodes:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        yield nodes, "s3://kept"
+
+
 @pytest.mark.long
-def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, roots, nodes):
-    quiet, root = roots
-    start, submit = in_folder(nodes, root), documented("unlearn-ray submit my.yaml")
+def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, kept_in):
+    nodes, place = kept_in
+    quiet, root = f"{place}/quiet", f"{place}/disturbed"
+    submit = documented("unlearn-ray submit my.yaml")
+    start = in_folder(nodes, root)
+    output = ended(undisturbed := start([*submit, f"root={quiet}"]))
+    assert undisturbed.returncode == 0, output + nodes.driver_logs()
+
     first = start(submit)
     wait_for(root, DRIVER_KILLED_AT, first)
     assert kill_driver(root, nodes) == "steady"

@@ -224,7 +224,7 @@ def run(
     if not to_do:
         return work()  # without starting Ray, which takes longer than everything else here
     check_inputs(config, to_do)
-    with ensure_ray(resources), Metrics() as metrics:
+    with ensure_ray(resources, job.share), Metrics() as metrics:
 
         def hear(outcome: Outcome) -> None:
             metrics.hear(outcome)

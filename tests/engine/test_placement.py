@@ -32,7 +32,7 @@ class Where:
 
 def where(work, gpus=0, **settings):
     pool = Pool(Where, workers=2, gpus=gpus, cpus=1, places=places(Resources(**settings), work, gpus))
-    return sorted({row["node"] for row in map_shards("where", ["a", "b"], pool)})
+    return sorted({row["node"] for row in map_shards(["a", "b"], pool)})
 
 def trained(**settings):
     options = {"name": "where", "record": RECORD, "workers": 2, "cpus": 1, "gpus": 0, "restarts": 0}

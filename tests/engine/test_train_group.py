@@ -122,10 +122,10 @@ class Same:
 @pytest.mark.slow
 def test_an_idle_group_stays_beside_a_small_pool_and_makes_room_for_a_large_one(train):
     (first, _), _ = train(sum_over_workers, {"add": 1}, workers=2)
-    assert len(list(map_shards("small", ["a"], Pool(Same, cpus=1)))) == 1
+    assert len(list(map_shards(["a"], Pool(Same, cpus=1)))) == 1
     (second, _), _ = train(sum_over_workers, {"add": 1}, workers=2)
     assert second == first
     began = time.monotonic()
-    assert len(list(map_shards("large", list("abcdef"), Pool(Same, workers=6, cpus=1)))) == 6
+    assert len(list(map_shards(list("abcdef"), Pool(Same, workers=6, cpus=1)))) == 6
     assert time.monotonic() - began < idle.LINGER_S / 2
-    assert not idle._kept
+    assert [kind.work for kind, _ in idle._kept.values()] == ["shards"]

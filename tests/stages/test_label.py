@@ -129,7 +129,7 @@ class DeadlyShard:
 
 def test_a_block_that_kills_every_actor_is_found_by_those_that_follow(tmp_path, local_ray):
     pool = Pool(DeadlyShard, {"out": str(tmp_path), "deadly": 21}, cpus=0.5)
-    rows = list(map_shards("deadly", ["1", "2", "3"], pool))
+    rows = list(map_shards(["1", "2", "3"], pool))
     assert [json.loads(row["bad"]) for row in rows if json.loads(row["bad"])] == [
         {"21": "the process that labelled it died"}
     ]

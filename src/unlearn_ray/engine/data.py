@@ -6,20 +6,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-import pyarrow as pa
-import ray
 from ray.exceptions import RayTaskError
 
 from unlearn_ray.config import Resources
-from unlearn_ray.engine.idle import Shape, room
-from unlearn_ray.engine.placement import Place, places, scheduling
+from unlearn_ray.engine.idle import Kind, Shape, group
+from unlearn_ray.engine.placement import Place, places
+from unlearn_ray.engine.pools import Pools
 from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.errors import InputError, StepFailed
 
-# A pipeline that makes no progress for this long is dead (a pool waiting for resources that never come), not slow.
-NO_PROGRESS_TIMEOUT_S = 1800
 OWN_ERROR = re.compile(rf"^{InputError.__module__}\.(?P<type>InputError|StepFailed): (?P<message>.+)$", re.MULTILINE)
 
 
@@ -40,66 +38,38 @@ class Pool:
 
     def shape(self, shards: int) -> Shape:
         """What the pool holds for so many shards."""
-        return Shape(min(self.workers, shards), 0 if self.gpus else self.cpus, self.gpus)
+        cpus = 0 if self.gpus else self.cpus
+        return Shape(min(self.workers, shards), cpus, self.gpus, tuple(self.places))
 
 
-def scoring_pool(
-    callable_class: Callable, arguments: dict[str, Any], resources: Resources, workers: int | None = None
-) -> Pool:
-    """A pool whose actors score text with whole models; `resources.workers` of them, or so many."""
+def scoring_pool(callable_class: Callable, arguments: dict[str, Any], resources: Resources) -> Pool:
+    """A pool of `resources.workers` actors that score text with whole models."""
     gpus = gpus_per_scorer(resources)
     return Pool(
         callable_class,
         arguments,
-        workers=workers or resources.workers,
+        workers=resources.workers,
         cpus=resources.cpus_per_worker,
         gpus=gpus,
         places=places(resources, "score", gpus),
     )
 
 
-def map_shards(name: str, shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
-    """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one.
+def map_shards(shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
+    """Sends every shard (a description as text, column "shard") through the pools; yields the rows of the last one, of
+    one shard after another as they are ready.
 
-    A shard is one row from pool to pool (see one_row), and batch_size=1 hands over one at a time: so what an actor
-    computes together depends on the shard alone, not on the number of actors or the order of completion. Whole blocks
-    (batch_size=None) would do the same, but Ray refuses them where there are GPUs.
+    An actor gets one shard at a time, whole: so what it computes together depends on the shard alone, not on the number
+    of actors or the order of completion. The processes may have served other steps before (engine/pools.py). Raises
+    what an actor raises.
     """
     if not shards:
         return
-    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    dataset.set_name(name)
-    dataset.context.execution_options.verbose_progress = False
-    dataset.context.enable_progress_bars = False
-    dataset.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-    shapes = [pool.shape(len(shards)) for pool in pools]
-    for pool, shape in zip(pools, shapes, strict=True):
-        dataset = dataset.map_batches(
-            pool.callable_class,
-            fn_constructor_kwargs=pool.arguments,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=shape.workers),
-            num_cpus=shape.cpus,
-            num_gpus=shape.gpus,
-            **scheduling(pool.places),
-        )
-    with own_errors(), room(*shapes):
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from cast(pa.Table, batch).to_pylist()
-
-
-def one_row(table: pa.Table) -> pa.Table:
-    """What a pool hands to the next one: a table as one row of another."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return pa.table({"table": pa.array([sink.getvalue().to_pybytes()], pa.large_binary())})
-
-
-def out_of_row(row: pa.Table) -> pa.Table:
-    """The table that one_row packed."""
-    return pa.ipc.open_stream(row["table"][0].as_buffer()).read_all()
+    shapes = tuple(pool.shape(len(shards)) for pool in pools)
+    calls = [(pool.callable_class, pool.arguments) for pool in pools]
+    with group(Kind("shards", shapes), partial(Pools, shapes)) as mine:
+        for table in mine.run(calls, shards):
+            yield from table.to_pylist()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Worker groups between two trainings: kept, since the next one may come soon, until somebody needs what they hold.
+"""Groups of processes between two steps: kept, since the next may come soon, until somebody needs what they hold.
 
 What this process has asked of the cluster is counted here. The cluster's own figures come too late for steps that
 follow closely, and do not say who waits for what.
@@ -6,16 +6,16 @@ follow closely, and do not say who waits for what.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
 
 LINGER_S = 60  # how long a group is kept: other programs on the cluster need CPUs too, and have no way to ask for room
-PATIENCE_S = 30  # how long a training waits for a group of another; then it asks the cluster, which may grow
+PATIENCE_S = 30  # how long a step waits for the group of another, which saves about that much
 ENDING_S = 30
 
 
@@ -29,111 +29,128 @@ class Shape:
     places: tuple = ()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Which groups can stand for one another: what they are for, and the workers that they have for it."""
+
+    work: str
+    shapes: tuple[Shape, ...]
+
+
 class Group(Protocol):
     """What can be kept; `ended` is done when it is gone, be it that it was ended or that it died."""
 
-    shape: Shape
     ended: Future[None]
 
     def end(self) -> None:
         """Begins to end it, and does not wait."""
 
 
+_Own = TypeVar("_Own", bound=Group)
+
 _changed = threading.Condition()
-_kept: dict[Group, threading.Timer] = {}  # the longest idle first, with what will end each
-_asked: list[Shape] = []  # of everything under way
-_waiting: list[Shape] = []  # of trainings that wait for a group
+_kept: dict[Any, tuple[Kind, threading.Timer]] = {}  # the longest idle first, with what will end each
+_used: list[Kind] = []  # by what is under way
+_waiting: list[Kind] = []
+_share = 1.0  # of the cluster that is this run's
 
 
-def take(shape: Shape) -> Group | None:
-    """A kept group of that shape, which then is the caller's; None where there is room for a new one.
-
-    Counts as asked for until give_back. Where there is neither, waits for a training that ends.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    with _changed:
-        _waiting.append(shape)
-        try:
-            while not (found := _matching(shape)) and _asked and not _fits(shape):
-                if not _changed.wait(deadline - time.monotonic()):
-                    break
-        finally:
-            _waiting.remove(shape)
-        if found:
-            _kept.pop(found).cancel()
-        _ask(shape)
-    return found
-
-
-def give_back(shape: Shape, group: Group | None) -> None:
-    """Ends what take began. A group is kept, unless others wait for what it holds."""
-    with _changed:
-        _asked.remove(shape)
-        if group:
-            timer = threading.Timer(LINGER_S, _dismiss, (group,))
-            timer.daemon = True
-            timer.start()
-            _kept[group] = timer
-            if shape not in _waiting:
-                _make_room()
-        _changed.notify_all()
+def set_share(share: float) -> None:
+    """Says how much of the cluster is this run's; the rest is that of other drivers, which cannot ask for room."""
+    global _share
+    _share = share
 
 
 @contextmanager
-def room(*shapes: Shape) -> Iterator[None]:
-    """Counts what its caller asks of the cluster; kept groups for which that leaves no room are ended."""
-    with _changed:
-        for shape in shapes:
-            _ask(shape)
+def group(kind: Kind, start: Callable[[], _Own]) -> Iterator[_Own]:
+    """A group for one piece of work: a kept one of its kind, or else a new one. It is kept afterwards, unless the work
+    fails: then some of its workers may hang, and none is in a known state.
+    """
+    kept, good = _take(kind), None
     try:
-        yield
+        mine = kept or start()
+        try:
+            yield mine
+        except BaseException:
+            mine.end()
+            raise
+        good = mine
     finally:
-        with _changed:
-            for shape in shapes:
-                _asked.remove(shape)
-            _changed.notify_all()
+        _give_back(kind, good)
 
 
 def end_all() -> None:
     """Ends all kept groups and waits until they are gone, so that Ray can be left."""
     with _changed:
         groups = list(_kept)
-        for group in groups:
-            _end(group)
-    wait([group.ended for group in groups], timeout=ENDING_S)
+        for one in groups:
+            _end(one)
+    wait([one.ended for one in groups], timeout=ENDING_S)
 
 
-def _matching(shape: Shape) -> Group | None:
-    for group in list(_kept):
-        if group.ended.done():  # its node may have died meanwhile
-            _kept.pop(group).cancel()
-    return next((group for group in _kept if group.shape == shape), None)
+def _take(kind: Kind) -> Any:
+    """A kept group, which then is the caller's, or None, for a new one. Where that would cost kept groups their place,
+    and others use groups of this kind, waits for one of these. Counts as used until _give_back.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    with _changed:
+        _waiting.append(kind)
+        try:
+            while not (found := _matching(kind)) and kind in _used and not _fits(kind, *_kept_kinds()):
+                if not _changed.wait(deadline - time.monotonic()):
+                    break
+        finally:
+            _waiting.remove(kind)
+        if found:
+            _kept.pop(found)[1].cancel()
+        _used.append(kind)
+        _make_room()
+    return found
 
 
-def _ask(shape: Shape) -> None:
-    _asked.append(shape)
-    _make_room()
+def _give_back(kind: Kind, good: Group | None) -> None:
+    with _changed:
+        _used.remove(kind)
+        if good:
+            timer = threading.Timer(LINGER_S, _dismiss, (good,))
+            timer.daemon = True
+            timer.start()
+            _kept[good] = kind, timer
+            if kind not in _waiting:
+                _make_room()
+        _changed.notify_all()
+
+
+def _matching(kind: Kind) -> Any:
+    for one in list(_kept):
+        if one.ended.done():  # its node may have died meanwhile
+            _kept.pop(one)[1].cancel()
+    return next((one for one, (its, _) in _kept.items() if its == kind), None)
 
 
 def _make_room() -> None:
-    while _kept and not _fits(*(group.shape for group in _kept)):
+    while _kept and not _fits(*_kept_kinds()):
         _end(next(iter(_kept)))
 
 
-def _fits(*others: Shape) -> bool:
-    """Whether the cluster can carry these beside all that is asked for."""
+def _kept_kinds() -> list[Kind]:
+    return [kind for kind, _ in _kept.values()]
+
+
+def _fits(*others: Kind) -> bool:
+    """Whether the share of the cluster can carry these beside all that is used."""
     cluster = ray.cluster_resources()
-    shapes = [*_asked, *others]
+    shapes = [shape for kind in (*_used, *others) for shape in kind.shapes]
     cpus, gpus = sum(one.workers * one.cpus for one in shapes), sum(one.workers * one.gpus for one in shapes)
-    return cpus <= cluster.get("CPU", 0) and gpus <= cluster.get("GPU", 0)
+    return cpus <= cluster.get("CPU", 0) * _share and gpus <= cluster.get("GPU", 0) * _share
 
 
-def _dismiss(group: Group) -> None:
+def _dismiss(one: Group) -> None:
     with _changed:
-        if group in _kept:
-            _end(group)
+        if one in _kept:
+            _end(one)
 
 
-def _end(group: Group) -> None:
-    _kept.pop(group).cancel()
-    group.end()
+def _end(one: Group) -> None:
+    _kept.pop(one)[1].cancel()
+    one.end()

@@ -11,18 +11,20 @@ import torch
 
 from unlearn_ray.config import Resources
 from unlearn_ray.engine.environment import KEEP_MEMORY, QUIET
-from unlearn_ray.engine.idle import end_all
+from unlearn_ray.engine.idle import end_all, set_share
 from unlearn_ray.errors import InputError
 
 
 @contextmanager
-def ensure_ray(resources: Resources) -> Iterator[None]:
+def ensure_ray(resources: Resources, share: float = 1.0) -> Iterator[None]:
     """Ray for the time of a run; what was running before goes on running afterwards.
 
     Takes the Ray that is initialised in this process, or joins the one at `resources.address` or RAY_ADDRESS (set in a
     Ray job), or else starts one on this machine. Threads are left to Ray, which sets OMP_NUM_THREADS to the CPUs of an
-    actor. Raises InputError where a cluster cannot be reached.
+    actor. share: how much of the cluster the run may keep for itself. Raises InputError where a cluster cannot be
+    reached.
     """
+    set_share(share)
     if ray.is_initialized():
         try:
             yield
@@ -67,9 +69,9 @@ def gpus_per_scorer(resources: Resources) -> int:
 
 
 def _local_cpus(resources: Resources) -> int:
-    # Two more than the workers hold: what reads and translates for them is light, but if it found no room they would
-    # wait.
-    return max(os.cpu_count() or 1, resources.workers * resources.cpus_per_worker + 2)
+    # As many as all kinds of workers hold together, though they rarely compute at once: training, scoring, labelling
+    # and, which is light, reading and translating. With fewer, one kind would be ended to make room for the next.
+    return max(os.cpu_count() or 1, resources.workers * (3 * resources.cpus_per_worker + 2) + 1)
 
 
 def _quiet_ray_data() -> None:

@@ -1,15 +1,15 @@
 """A group of Ray Train workers that serves one training after another: starting one takes longer than a small training.
 
 A training has a group for itself. Afterwards the group waits, with its processes, imports and process group, for the
-next one (engine/idle.py). A training that fails takes its group with it: of its workers some may hang, and none is in a
-known state.
+next one (engine/idle.py).
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import ray
 from ray import cloudpickle
@@ -18,8 +18,7 @@ from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from unlearn_ray.engine import idle
-from unlearn_ray.engine.idle import Shape
+from unlearn_ray.engine.idle import Kind, Shape, group
 from unlearn_ray.engine.memory import free_memory
 from unlearn_ray.engine.placement import one_place
 from unlearn_ray.engine.train_jobs import NOTHING_MORE, Jobs
@@ -31,7 +30,6 @@ class TrainGroup:
     """
 
     def __init__(self, shape: Shape, name: str, record: str):
-        self.shape: Shape = shape
         self.ended: Future[None] = Future()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.jobs: Any = ray.remote(Jobs).options(num_cpus=0, scheduling_strategy=here).remote(shape.workers)
@@ -76,18 +74,8 @@ class TrainGroup:
 @contextmanager
 def train_group(shape: Shape, name: str, record: str) -> Iterator[TrainGroup]:
     """A group for one training: one that is idle, or else a new one."""
-    kept = cast(TrainGroup | None, idle.take(shape))
-    done = None
-    try:
-        group = kept or TrainGroup(shape, name, record)
-        try:
-            yield group
-        except BaseException:
-            group.end()
-            raise
-        done = group
-    finally:
-        idle.give_back(shape, done)
+    with group(Kind("training", (shape,)), partial(TrainGroup, shape, name, record)) as mine:
+        yield mine
 
 
 def _serve(config: dict) -> None:

@@ -60,7 +60,7 @@ def propose_dictionary(
     }
     shards = [json.dumps(shard) for shard in shards_of(run.inputs["blocks"], GAIN_BLOCKS)]
     sums = np.zeros((len(surfaces), 2))
-    for row in map_shards("gains", shards, scoring_pool(GainShard, arguments, resources)):
+    for row in map_shards(shards, scoring_pool(GainShard, arguments, resources)):
         sums[row["surface"]] += row["gain"], row["tokens"]
     gains = {surface: gain / tokens for surface, (gain, tokens) in zip(surfaces, sums.tolist(), strict=True) if tokens}
     anchors = propose(documents, max_anchors=settings.max_anchors, min_count=settings.min_count, gains=gains, seed=seed)

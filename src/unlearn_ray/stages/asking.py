@@ -79,7 +79,7 @@ def ask_all(
     shards = [json.dumps(numbered[start : start + size]) for start in range(0, len(numbered), size)]
     pool = Pool(AskShard, arguments, cpus=ASKING_CPUS, places=places(resources, "cpu"))
     with _ONE_STEP:
-        taken = {row["number"]: Taken(**json.loads(row["taken"])) for row in map_shards(what, shards, pool)}
+        taken = {row["number"]: Taken(**json.loads(row["taken"])) for row in map_shards(shards, pool)}
     if unanswered := [one.answer for one in taken.values() if one.outcome == UNANSWERED]:
         raise StepFailed(
             f"{len(unanswered)} of {len(asked)} {what} have no answer (the last: {unanswered[-1]}); "

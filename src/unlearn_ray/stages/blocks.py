@@ -58,7 +58,7 @@ def cut_documents(
     }
     pool = Pool(CutDocuments, arguments, workers=resources.workers, places=places(resources, "cpu"))
     with _alone_with(kept.values()):
-        parts = sorted(map_shards("blocks", shards, pool), key=lambda part: part["part"])
+        parts = sorted(map_shards(shards, pool), key=lambda part: part["part"])
     _refuse_one_id_twice(run.out)
     return {
         "rows": {key: sum(part[key] for part in parts) for key in ("documents", "blocks", "tokens")},

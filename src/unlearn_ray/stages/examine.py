@@ -54,7 +54,7 @@ def examine(
         for model, study in missing
     ]
     started = time.monotonic()
-    for done, _ in enumerate(map_shards("examine", shards, scoring_pool(ExamineShard, arguments, resources)), start=1):
+    for done, _ in enumerate(map_shards(shards, scoring_pool(ExamineShard, arguments, resources)), start=1):
         left = (time.monotonic() - started) / done * (len(missing) - done)
         progress = {"step": len(files) - len(missing) + done, "steps": len(files), "seconds_left": left}
         storage.write_json(storage.join(out, "progress.json"), progress)

@@ -1,26 +1,19 @@
 """Labels: blocks -> generic labels, in two pools of actors on Ray Data. Translating, tokenising and aligning run
 ahead on CPUs; the labelling actors hold both models and write one file a shard. A killed step goes on with the shards
-that lack a file. Forget sets that are to be labelled at the same time go through the same actors, one after another:
-the baseline is loaded once, and only what is a set's own is changed.
+that lack a file. Forget sets go through the same actors one after another: the baseline is loaded once, and only what
+is a set's own is changed.
 """
 
 import json
-import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import PurePosixPath
-
-import ray
 
 from unlearn_ray.config import Label, Resources
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards, scoring_pool
 from unlearn_ray.engine.placement import places
-from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.engine.steps import StepRun
-from unlearn_ray.engine.together import together
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.labelling import LabelSettings
 from unlearn_ray.stages.blocks import read_parquet, shards_of
@@ -30,17 +23,6 @@ from unlearn_ray.stages.shard_writer import BEGUN
 RETAIN_TOP_K = 64  # soft labels of the retain text where the run has none of its own
 NAMED = 10  # bad blocks that an error names
 PREPARER_CPUS = 0.5  # they wait for the models most of the time
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """What the forget sets of a run have in common in labelling."""
-
-    baseline: str
-    settings: LabelSettings
-    block_tokens: int
-    resources: Resources
-    trust_remote_code: bool
 
 
 def label_settings(settings: Label, alpha: float) -> LabelSettings:
@@ -60,60 +42,25 @@ def label(
     run: StepRun, *, settings: LabelSettings, block_tokens: int, resources: Resources, trust_remote_code: bool
 ) -> dict:
     """Inputs: baseline, blocks, anchors, reinforced. Writes part-N.parquet (labelling.label_schema)."""
-    common = Labelling(run.inputs["baseline"], settings, block_tokens, resources, trust_remote_code)
     mine = OneSet(run.inputs["blocks"], run.inputs["anchors"], run.inputs["reinforced"], run.out)
-    done = together(common, mine, partial(label_sets, common))
-    return _figures(run.out, "labels", shards_of(mine.blocks), done)
-
-
-def label_sets(
-    common: Labelling, sets: Sequence[OneSet], workers: int | None = None
-) -> Iterator[tuple[int, list[dict] | Exception]]:
-    """Labels the shards that have no file, of all sets on the same actors; yields the number of each set that is done,
-    and what the actors tell of its shards (TOLD_SCHEMA), or the error that ended it.
-    """
-    missing = {
-        one.out: [json.dumps({"set": asdict(one)} | shard) for shard in _missing(one.out, shards_of(one.blocks))]
-        for one in sets
-    }
-    rows: dict[str, list[dict]] = {out: [] for out in missing}
-    numbers = {out: number for number, out in enumerate(missing)}
-    yield from ((numbers[out], []) for out in missing if not missing[out])
-    # One set after another, so that an actor rarely changes from one to another.
-    shards = [shard for of_set in missing.values() for shard in of_set]
-    pools = _pools(common, workers or _workers(common.resources, sum(map(bool, missing.values()))))
-    for row in map_shards("labels", shards, *pools):
-        out = row["out"]
-        rows[out].append(row)
-        if len(rows[out]) == len(missing[out]):
-            error = next((row["error"] for row in rows[out] if row["error"]), None)
-            yield numbers[out], pickle.loads(error) if error else rows[out]
-
-
-def _workers(resources: Resources, sets: int) -> int:
-    """As many for each of the sets as it would have alone, as far as the cluster has room for more than that."""
-    free, gpus = ray.available_resources(), gpus_per_scorer(resources)
-    fit = free.get("CPU", 0) // (PREPARER_CPUS + (0 if gpus else resources.cpus_per_worker))
-    if gpus:
-        fit = min(fit, free.get("GPU", 0) // gpus)
-    return max(resources.workers, min(sets * resources.workers, int(fit)))
-
-
-def _pools(common: Labelling, workers: int) -> list[Pool]:
+    # Alike for all sets of a run, so that actors go on to the next set with what they have loaded.
     preparing = {
-        "baseline": common.baseline,
-        "settings": common.settings,
-        "trust_remote_code": common.trust_remote_code,
+        "baseline": run.inputs["baseline"],
+        "settings": settings,
+        "trust_remote_code": trust_remote_code,
     }
     scoring = preparing | {
-        "block_tokens": common.block_tokens,
-        "batch_blocks": common.resources.batch_blocks,
-        "threads": common.resources.cpus_per_worker,
+        "block_tokens": block_tokens,
+        "batch_blocks": resources.batch_blocks,
+        "threads": resources.cpus_per_worker,
     }
-    return [
-        Pool(PrepareShard, preparing, workers=workers, cpus=PREPARER_CPUS, places=places(common.resources, "cpu")),
-        scoring_pool(LabelShard, scoring, common.resources, workers),
+    pools = [
+        Pool(PrepareShard, preparing, resources.workers, PREPARER_CPUS, places=places(resources, "cpu")),
+        scoring_pool(LabelShard, scoring, resources),
     ]
+    shards = shards_of(mine.blocks)
+    missing = [json.dumps({"set": asdict(mine)} | shard) for shard in _missing(run.out, shards)]
+    return _figures(run.out, "labels", shards, list(map_shards(missing, *pools)))
 
 
 def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources, trust_remote_code: bool) -> dict:
@@ -132,7 +79,7 @@ def label_retain(run: StepRun, *, at_most: int, top_k: int, resources: Resources
     }
     missing = [json.dumps(shard) for shard in _missing(run.out, shards)]
     pool = scoring_pool(LabelRetainShard, arguments, resources)
-    return _figures(run.out, "retain", shards, list(map_shards("retain", missing, pool)))
+    return _figures(run.out, "retain", shards, list(map_shards(missing, pool)))
 
 
 def _missing(out: str, shards: list[dict]) -> list[dict]:

@@ -9,16 +9,14 @@ import pyarrow as pa
 import torch
 from peft import PeftModel
 
-from unlearn_ray.engine.data import one_row, out_of_row
 from unlearn_ray.engine.memory import free_memory
-from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.labelling import PREPARED_SCHEMA, Labeller, LabelSettings, Preparer, label_text
 from unlearn_ray.material import specific_tokens
 from unlearn_ray.models import leading_ids
 from unlearn_ray.stages.anchors import read_dictionary
 from unlearn_ray.stages.baseline import open_model, open_reinforced, open_tokenizer
 from unlearn_ray.stages.blocks import read_shard
-from unlearn_ray.stages.shard_writer import ShardWriter, told, told_error
+from unlearn_ray.stages.shard_writer import ShardWriter, told
 
 SHARD_SCHEMA = PREPARED_SCHEMA.append(pa.field("work", pa.string())).append(pa.field("problem", pa.string()))
 
@@ -47,7 +45,7 @@ class PrepareShard:
             self.preparer = Preparer(read_dictionary(self.anchors), self.tokenizer, self.settings)
         mark = {"work": json.dumps({"set": work["set"], "name": work["name"]})}
         blocks = read_shard(work["set"]["blocks"], work).to_pylist()
-        return one_row(pa.Table.from_pylist([self._prepare(block) | mark for block in blocks], SHARD_SCHEMA))
+        return pa.Table.from_pylist([self._prepare(block) | mark for block in blocks], SHARD_SCHEMA)
 
     def _prepare(self, block: dict) -> dict:
         try:
@@ -58,7 +56,7 @@ class PrepareShard:
 
 class LabelShard:
     """The prepared blocks of one shard -> its file of labels. Holds the baseline, and what else the forget set of the
-    last shard takes; what is wrong with a set is told of each of its shards, and ends no other set.
+    last shard takes.
     """
 
     def __init__(
@@ -71,46 +69,32 @@ class LabelShard:
         trust_remote_code: bool,
     ):
         torch.set_num_threads(threads)
-        self.baseline, self.trust_remote_code = baseline, trust_remote_code
+        self.trust_remote_code = trust_remote_code
         self.settings, self.block_tokens, self.batch_blocks = settings, block_tokens, batch_blocks
         self.tokenizer = open_tokenizer(baseline, trust_remote_code)
         self.model = open_model(baseline, trust_remote_code)
         self.label: Labeller | None = None
         self.writer = ShardWriter("")
-        self.failed: dict[str, Exception] = {}
 
-    def __call__(self, row: pa.Table) -> pa.Table:
-        shard = out_of_row(row)
+    def __call__(self, shard: pa.Table) -> pa.Table:
         work = json.loads(shard["work"][0].as_py())
-        one = OneSet(**work["set"])
-        try:
-            if one.out in self.failed:
-                raise self.failed[one.out]
-            if one.out != self.writer.out:
-                self._change_to(one)
-            return self._write(work["name"], shard)
-        except (InputError, StepFailed) as error:
-            self.failed[one.out] = error
-            return told_error(one.out, error)
+        if (one := OneSet(**work["set"])).out != self.writer.out:
+            self._change_to(one)
+        return self._write(work["name"], shard)
 
     def _change_to(self, one: OneSet) -> None:
         self._let_go()
-        self.writer = ShardWriter(one.out)
         anchor_ids = set().union(*specific_tokens(self.tokenizer, read_dictionary(one.anchors)))
-        try:
-            reinforced = open_reinforced(one.reinforced, self.model, self.trust_remote_code)
-        except InputError:
-            self.model = open_model(self.baseline, self.trust_remote_code)  # there may be half an adapter on the other
-            raise
         self.label = Labeller(
             self.model,
-            reinforced,
+            open_reinforced(one.reinforced, self.model, self.trust_remote_code),
             leading_ids(self.tokenizer),
             self.settings,
             anchor_ids=sorted(anchor_ids),
         )
         self.batch_blocks = self.batch_blocks or self.label.find_batch(self.block_tokens)
         self.label.batch_blocks = self.batch_blocks
+        self.writer = ShardWriter(one.out)
 
     def _let_go(self) -> None:
         """Of what is the last set's own, before that of the next is loaded: the baseline as it was stays."""

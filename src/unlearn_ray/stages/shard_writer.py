@@ -3,7 +3,6 @@ own shard alone, and is named.
 """
 
 import json
-import pickle
 import time
 import uuid
 from collections import Counter
@@ -18,13 +17,11 @@ from unlearn_ray.stages.blocks import write_parquet
 BEGUN = ".begun"  # ending of a file beside a shard's: what was tried, for when the trying kills the actor
 SUSPICIOUS = 3  # attempts at a shard from which on its blocks are tried one by one
 
-# What an actor tells of a shard; error: what ends the whole step, pickled.
+# What an actor tells of a shard.
 TOLD_SCHEMA = pa.schema(
     {
-        "out": pa.string(),
         "blocks": pa.int64(),
         "bad": pa.string(),
-        "error": pa.binary(),
         "actor": pa.string(),
         "began": pa.float64(),
         "ended": pa.float64(),
@@ -52,13 +49,8 @@ class ShardWriter:
             metadata = {"counts": json.dumps(counts, sort_keys=True)}
             write_parquet(path, labelled.replace_schema_metadata(metadata))
         storage.remove(path + BEGUN)
-        row = {"out": self.out, "blocks": blocks.num_rows, "bad": json.dumps(bad), "actor": self.actor}
+        row = {"blocks": blocks.num_rows, "bad": json.dumps(bad), "actor": self.actor}
         return pa.Table.from_pylist([row | {"began": began, "ended": time.time()}], TOLD_SCHEMA)
-
-
-def told_error(out: str, error: Exception) -> pa.Table:
-    """In the place of a shard's row: why nothing below `out` can be made."""
-    return pa.Table.from_pylist([{"out": out, "error": pickle.dumps(error)}], TOLD_SCHEMA)
 
 
 def label_or_blame(
