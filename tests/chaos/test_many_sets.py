@@ -85,7 +85,7 @@ def test_every_good_set_is_done_once_while_a_node_and_a_driver_are_killed(config
     root, sets = tmp_path / "many", f"forget_sets={tmp_path}/sets.jsonl"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        nodes = [cluster.add_node(num_cpus=3) for _ in range(2)]
+        nodes = [cluster.add_node(num_cpus=8) for _ in range(2)]
         drivers = [drive(cluster.address, root, sets, "resources.parallel_sets=2", f"--job={n}/2") for n in (1, 2)]
         wait_for(root, "good-*/reinforced-*/attempt.json", *drivers)
         drivers[0].kill()
@@ -94,7 +94,7 @@ def test_every_good_set_is_done_once_while_a_node_and_a_driver_are_killed(config
         raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
         busy = [len(raylet.children(recursive=True)) for raylet in raylets]
         cluster.remove_node(nodes[busy.index(max(busy))], allow_graceful=False)
-        cluster.add_node(num_cpus=3)
+        cluster.add_node(num_cpus=8)
         assert drivers[1].wait(timeout=400 + 100 * SETS) == 1, "bad sets are failures"
         told = Path(f"{root}-1.log").read_text()
 
