@@ -40,8 +40,10 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
-ROUNDS = 3  # kernel and floor in turns, of which the fastest of each counts
+ROUNDS = 3
+SLICE_BATCHES = 2  # what kernel and floor do before it is the other's turn
 RANDOM_7B = "random 7B "
+Way = Callable[[pa.Table, list[dict]], object]
 
 
 def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -119,10 +121,8 @@ def obvious(baseline, reinforced, leading: list[int], rows: list[dict]) -> None:
         (aligned_TV - 5.0 * torch.relu(v_reinforced_TV[row["positions"]] - aligned_TV)).argmax(dim=1)
 
 
-def ways(
-    paths: tuple[str, str], leading: list[int], prepared: pa.Table, anchor_ids: list[int], batch_blocks: int
-) -> dict[str, Callable[[], object]]:
-    """The kernel and the floor, ready to be called."""
+def ways(paths: tuple[str, str], leading: list[int], anchor_ids: list[int], batch_blocks: int) -> dict[str, Way]:
+    """The kernel and the floor, ready to be given prepared blocks, as a table and as the rows of it."""
     labeller = Labeller(
         *(load(path, compute_dtype(DEVICE)) for path in paths),
         leading,
@@ -130,8 +130,22 @@ def ways(
         anchor_ids=anchor_ids,
         batch_blocks=batch_blocks,
     )
-    rows = prepared.to_pylist()
-    return {"kernel": lambda: labeller(prepared), "floor": lambda: floor(labeller, rows, batch_blocks)}
+    return {
+        "kernel": lambda prepared, rows: labeller(prepared),
+        "floor": lambda prepared, rows: floor(labeller, rows, batch_blocks),
+    }
+
+
+def seconds_in_turns(ours: dict[str, Way], slices: list[pa.Table]) -> dict[str, float]:
+    """Seconds of each way for all slices: of every slice the fastest of ROUNDS. The ways take turns slice by slice, so
+    that a machine that slows down for a while slows down both.
+    """
+    totals = dict.fromkeys(ours, 0.0)
+    for part in slices:
+        rows = part.to_pylist()
+        turns = [{name: seconds_of(partial(work, part, rows)) for name, work in ours.items()} for _ in range(ROUNDS)]
+        totals = {name: total + min(turn[name] for turn in turns) for name, total in totals.items()}
+    return totals
 
 
 def obvious_way(paths: tuple[str, str], leading: list[int], prepared: pa.Table) -> Callable[[], object]:
@@ -203,7 +217,7 @@ def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: Anchor
         ]
         ends = []
         with ensure_ray(resources):
-            for _ in map_shards("labels", [json.dumps(shard) for shard in shards], *pools):
+            for _ in map_shards([json.dumps(shard) for shard in shards], *pools):
                 ends.append(time.perf_counter())
     return ends[1] - ends[0]
 
@@ -236,12 +250,11 @@ def main() -> None:
     rows, leading = prepared.to_pylist(), leading_ids(tokenizer)
     anchor_ids = sorted(set().union(*specific_tokens(tokenizer, dictionary)))
     paths = (f"{RANDOM_7B}{len(tokenizer)}",) * 2 if arguments.random_7b else (arguments.baseline, arguments.reinforced)
-    make = partial(ways, paths, leading, prepared, anchor_ids, arguments.batch_blocks)
-    ours = make()
-    turns = [{name: seconds_of(work) for name, work in ours.items()} for _ in range(ROUNDS)]
-    seconds = {name: min(turn[name] for turn in turns) for name in ours}
-    first = partial(ways, paths, leading, prepared.slice(0, arguments.batch_blocks), anchor_ids, arguments.batch_blocks)
-    memory = {name: extra_memory(partial(_one_of, first, name)) for name in ours}
+    make = partial(ways, paths, leading, anchor_ids, arguments.batch_blocks)
+    ours, size = make(), SLICE_BATCHES * arguments.batch_blocks
+    seconds = seconds_in_turns(ours, [prepared.slice(start, size) for start in range(0, len(rows), size)])
+    first = prepared.slice(0, arguments.batch_blocks)
+    memory = {name: extra_memory(partial(_one_of, make, name, first)) for name in ours}
     ours.clear()
     if not arguments.random_7b:
         make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
@@ -273,8 +286,8 @@ def main() -> None:
     print(json.dumps({key: value if value is None else round(float(value), 3) for key, value in figures.items()}))
 
 
-def _one_of(make: Callable[[], dict[str, Callable[[], object]]], name: str) -> Callable[[], object]:
-    return make()[name]
+def _one_of(make: Callable[[], dict[str, Way]], name: str, prepared: pa.Table) -> Callable[[], object]:
+    return partial(make()[name], prepared, prepared.to_pylist())
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def sampled() -> Iterator[Sampled]:
 
 def _actors() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [process for process in children if "_Server" in _command(process)]
+    return [process for process in children if "ShardServer" in _command(process)]
 
 
 def _command(process: psutil.Process) -> str:

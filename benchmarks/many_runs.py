@@ -1,9 +1,11 @@
 """Many small forget sets in one run against a run for each: python benchmarks/many_runs.py [--small] [--sets N]
 
-On the same cores, with a tiny random model, all steps up to the unlearned model: (1) one program with all sets,
---parallel steps at a time; (2) a program with one set, started --alone times, each for another set; N of them one after
-another take N times their mean. Both find the baseline done. Prints a table, and last a JSON object;
-speedup_over_serial is (2) over (1).
+On the same cores, with a tiny random model, all steps up to the evaluation: (1) one program with all sets, --parallel
+steps at a time; (2) a program with one set, started --alone times, each for another set; N of them one after another
+take N times their mean; (3) the floor: one program in which the driver itself does what actors and training workers do,
+one thing after another. All find the baseline done. Prints a table, and last a JSON object; speedup_over_serial is (2)
+over (1), overhead_s_per_set what a step of (1) takes beyond that of (3), summed over the steps of a set, as the median
+of the sets after the first half, by when all processes have started.
 """
 
 import argparse
@@ -14,22 +16,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
+import pyarrow as pa
 import torch
 from many_labels import small_model, words
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unlearn_ray.models import save_checkpoint
-
-PROGRAM = """
-import sys
 from unlearn_ray import load_config, pipeline
-until, config, *overrides = sys.argv[1:]
-for outcome in pipeline.run(load_config(config, overrides), until=until):
-    if outcome.error:
-        raise outcome.error
-"""
+from unlearn_ray.engine.data import Pool
+from unlearn_ray.engine.events import read_events
+from unlearn_ray.models import save_checkpoint
+from unlearn_ray.stages import anchors, blocks, examine, finetune, label
+
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -58,34 +62,79 @@ def write_run(root: Path, sets: int) -> None:
         (root / f"{name}.yaml").write_text(json.dumps(config), "utf-8")  # JSON is YAML
 
 
-def seconds_of_run(root: Path, config: str, out: str, until: str, *overrides: str) -> float:
+def program(until: str, config: str, bare: bool, overrides: list[str]) -> None:
+    """What each measured program does."""
+    with in_this_process() if bare else nullcontext():
+        for outcome in pipeline.run(load_config(config, overrides), until=until):
+            if outcome.error:
+                raise outcome.error
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """No actors and no training workers: what they would do is done here, when they would be asked."""
+
+    def map_shards(shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
+        calls = [pool.callable_class(**pool.arguments) for pool in pools]
+        for shard in shards:
+            yield from reduce(lambda table, call: call(table), calls, pa.table({"shard": [shard]})).to_pylist()
+
+    with ExitStack() as patches:
+        for stage in (anchors, blocks, examine, label):
+            patches.enter_context(mock.patch.object(stage, "map_shards", map_shards))
+        patches.enter_context(mock.patch.object(finetune, "fit", lambda loop, config, **_: (loop(config), 0)))
+        context = SimpleNamespace(get_world_size=lambda: 1)
+        patches.enter_context(mock.patch.object(finetune.ray.train, "get_context", lambda: context))
+        yield
+
+
+def seconds_of_run(root: Path, config: str, out: str, until: str, *arguments: str) -> float:
     """Of the whole program."""
-    command = [sys.executable, "-c", PROGRAM, until, str(root / f"{config}.yaml"), f"root={root}/{out}", *overrides]
+    command = [sys.executable, __file__, "--program", until, str(root / f"{config}.yaml"), f"root={root}/{out}"]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     return time.monotonic() - began
 
 
-def measure(sets: int, alone: int, parallel: int) -> dict[str, float]:
+def seconds_of_a_set(root: str) -> float:
+    """The seconds of a set's steps, as the median over the second half of the sets."""
+    sets: dict[str, float] = {}
+    for event in read_events(root):
+        if event["event"] == "ran" and event["forget_set"].startswith("set-"):
+            sets[event["forget_set"]] = sets.pop(event["forget_set"], 0.0) + event["seconds"]
+    return statistics.median(list(sets.values())[len(sets) // 2 :])
+
+
+def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float]:
     """The figures of the last line, after a table of them."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_run(root, sets)
-        for out in ("together", "serial"):
+        for out in ("serial", "bare", "one", "many"):
             seconds_of_run(root, "0", out, "baseline")
-        each = [seconds_of_run(root, str(at), "serial", "unlearned") for at in range(alone)]
-        together = seconds_of_run(root, "all", "together", "unlearned", f"resources.parallel_sets={parallel}")
+        each = [seconds_of_run(root, str(at), "serial", until) for at in range(alone)]
+        bare = seconds_of_run(root, "all", "bare", until, "--bare")
+        one = seconds_of_run(root, "all", "one", until, "resources.parallel_sets=1")
+        many = (
+            one if parallel == 1 else seconds_of_run(root, "all", "many", until, f"resources.parallel_sets={parallel}")
+        )
+        floor, steps = seconds_of_a_set(f"{root}/bare"), seconds_of_a_set(f"{root}/one")
     serial = statistics.mean(each) * sets
-    print(f"{sets} sets, to the unlearned model, on {os.cpu_count()} cores")
-    print(f"{'':40}{'s':>8}{'s a set':>10}")
-    print(f"{f'a run each ({alone} measured)':40}{serial:8.1f}{serial / sets:10.1f}")
-    print(f"{f'one run, {parallel} steps at a time':40}{together:8.1f}{together / sets:10.1f}")
+    print(f"{sets} sets, to {until}, on {os.cpu_count()} cores")
+    print(f"{'':40}{'s':>8}{'s a set':>10}{'s a further set':>18}")
+    print(f"{f'a run each ({alone} measured)':40}{serial:8.1f}{serial / sets:10.1f}{serial / sets:18.1f}")
+    print(f"{'one run, one step at a time':40}{one:8.1f}{one / sets:10.1f}{steps:18.2f}")
+    if parallel > 1:
+        print(f"{f'one run, {parallel} steps at a time':40}{many:8.1f}{many / sets:10.1f}")
+    print(f"{'one run, in the process of the driver':40}{bare:8.1f}{bare / sets:10.1f}{floor:18.2f}")
     return {
-        "speedup_over_serial": round(serial / together, 2),
+        "speedup_over_serial": round(serial / min(one, many), 2),
+        "overhead_s_per_set": round(steps - floor, 2),
         "serial_s_per_set": round(serial / sets, 2),
-        "together_s_per_set": round(together / sets, 2),
+        "one_at_a_time_s_per_set": round(one / sets, 2),
+        "parallel_s_per_set": round(many / sets, 2),
         "sets": sets,
         "alone": alone,
         "parallel": parallel,
@@ -93,15 +142,20 @@ def measure(sets: int, alone: int, parallel: int) -> dict[str, float]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--program"]:
+        until, config, *overrides = sys.argv[2:]
+        program(until, config, "--bare" in overrides, [one for one in overrides if one != "--bare"])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=16)
-    parser.add_argument("--alone", type=int, default=16, help="sets that get a run each; the others count as they do")
-    parser.add_argument("--parallel", type=int, default=8, help="steps at a time in the one run")
-    parser.add_argument("--small", action="store_true", help="2 sets, 1 of them alone")
+    parser.add_argument("--alone", type=int, default=3, help="sets that get a run each; the others count as they do")
+    parser.add_argument("--parallel", type=int, default=2, help="steps at a time in the one run")
+    parser.add_argument("--small", action="store_true", help="2 sets, 1 of them alone, to the blocks")
     given = parser.parse_args()
+    until = "evaluation"
     if given.small:
-        given.sets, given.alone = 2, 1
-    print(json.dumps(measure(given.sets, given.alone, given.parallel)))
+        given.sets, given.alone, given.parallel, until = 2, 1, 1, "blocks"
+    print(json.dumps(measure(given.sets, given.alone, given.parallel, until)))
 
 
 if __name__ == "__main__":

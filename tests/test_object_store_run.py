@@ -180,7 +180,7 @@ def test_no_key_is_in_what_it_wrote_or_said(ran):
 
 def test_no_key_is_in_commands_or_on_the_dashboard(ran):
     assert any(b"unlearn_ray" in command for command in ran.seen.commands)
-    assert any(b"AskShard" in page for page in ran.seen.pages["/logical/actors"]), ran.seen.pages.keys()
+    assert any(b"ShardServer" in page for page in ran.seen.pages["/logical/actors"]), ran.seen.pages.keys()
     shown = ran.seen.commands.union(*ran.seen.pages.values())
     for key in (*KEYS.values(), ran.s3.environment["AWS_SECRET_ACCESS_KEY"]):
         assert not any(key.encode() in one for one in shown)

@@ -54,7 +54,7 @@ class Pools:
         )
         for at, shape in enumerate(shapes):
             dataset = dataset.map_batches(
-                _Server,
+                ShardServer,
                 fn_constructor_kwargs={"work": self.work, "at": at},
                 batch_size=1,
                 batch_format="pyarrow",
@@ -123,7 +123,7 @@ def _pass_on(work: Any, _: pa.Table) -> Iterator[pa.Table]:
         yield _packed(step, pa.table({"shard": [shard]}))
 
 
-class _Server:
+class ShardServer:
     """An actor of a pool: does for a shard what its step wants, and passes on the error of one before it."""
 
     def __init__(self, work: Any, at: int):
