@@ -40,6 +40,7 @@ class Pools:
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         self.work: Any = ray.remote(Work).options(num_cpus=0, scheduling_strategy=here).remote()
         dataset = ray.data.from_items([{"shards": "to come"}], override_num_blocks=1)
+        dataset.set_name("shards")
         dataset.context.execution_options.verbose_progress = False
         dataset.context.enable_progress_bars = False
         dataset.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S

@@ -12,7 +12,7 @@ from unlearn_ray.config import Resources
 from unlearn_ray.engine.session import gpus_per_scorer, gpus_per_worker
 from unlearn_ray.engine.steps import Holds
 
-PREPARER_CPUS = 0.5  # of each actor that translates ahead of a labelling one
+PREPARER_CPUS = 0.5  # of each actor that translates ahead of a labelling one: it waits for the models most of the time
 
 
 def cutting(resources: Resources, documents: int) -> Callable[[], Holds]:

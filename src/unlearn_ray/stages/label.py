@@ -17,12 +17,12 @@ from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.labelling import LabelSettings
 from unlearn_ray.stages.blocks import read_parquet, shards_of
+from unlearn_ray.stages.holds import PREPARER_CPUS
 from unlearn_ray.stages.label_actors import LabelRetainShard, LabelShard, OneSet, PrepareShard
 from unlearn_ray.stages.shard_writer import BEGUN
 
 RETAIN_TOP_K = 64  # soft labels of the retain text where the run has none of its own
 NAMED = 10  # bad blocks that an error names
-PREPARER_CPUS = 0.5  # they wait for the models most of the time
 
 
 def label_settings(settings: Label, alpha: float) -> LabelSettings:
