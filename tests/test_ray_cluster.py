@@ -192,13 +192,13 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture(params=["a folder", "S3"])
+@pytest.fixture(params=["a folder", "a slow S3"])
 def kept_in(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str]]:
     """Nodes, and a place that all of them write to."""
     if request.param == "a folder":
         yield request.getfixturevalue("nodes"), str(tmp_path)
         return
-    with serve_s3("kept") as s3, three_nodes(kill_ours, **s3.environment) as nodes:
+    with serve_s3("kept") as s3, s3.fault("slow", seconds=0.1), three_nodes(kill_ours, **s3.environment) as nodes:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         yield nodes, "s3://kept"

@@ -44,13 +44,14 @@ def test_three_actors_give_the_labels_of_one(start, finish, undisturbed, tmp_pat
     assert labels(root) == labels(undisturbed)
 
 
-def test_a_killed_actor_changes_no_label(start, finish, workers_of, undisturbed, tmp_path):
+def test_killed_actors_change_no_label(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("labels", root, *OVERRIDES, "resources.workers=2")
     wait_for_labels(root, program)
-    actors = workers_of(program, "LabelShard")
-    assert len(actors) == 2 and len(labels(root)) < len(labels(undisturbed))
-    actors[0].kill()
+    actors = workers_of(program, "ShardServer")
+    assert len(actors) == 4 and len(labels(root)) < len(labels(undisturbed))
+    for actor in actors[:3]:  # of both pools at least one
+        actor.kill()
     finish(program)
     assert labels(root) == labels(undisturbed)
 
@@ -61,6 +62,6 @@ def test_a_node_that_is_taken_away_changes_no_label(start, finish, two_nodes, un
     program = start("labels", root, *OVERRIDES, "resources.workers=2", address=address)
     wait_for_labels(root, program)
     assert len(labels(root)) < len(labels(undisturbed))
-    pre_empt("LabelShard")
+    pre_empt("ShardServer")
     finish(program)
     assert labels(root) == labels(undisturbed)
