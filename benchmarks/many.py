@@ -1,13 +1,14 @@
 """What many forget sets cost beside their compute: python benchmarks/many.py
 
 (1) Overhead: runs of 10, 100 and 1,000 sets through the real driver (configuration, hashing, leases, manifests, events,
-scheduling, status) whose stages compute nothing, so that all the time it takes is overhead. What a stage itself spends
-on starting actors is not in it: that is a cost of the stage, and told with its seconds in each manifest.
+scheduling, status) whose stages compute nothing, so that all the time it takes is overhead.
+(2) Runs of small sets with all that the stages do: many_runs.py.
+(3) Memory and time of labelling: many_labels.py.
 (4) On paper: 1,000 sets of 3 million tokens on 64 GPUs, by the real admission of steps in simulated time, from the
 rates of the stages (--train-tokens-per-s and --score-tokens-per-s: Llama 2 7B on one H200) and the measured cost of a
 step.
 
---small leaves out 1,000 sets.
+--small leaves out 1,000 sets and is small in (2) and (3); --driver-only leaves these two out.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import many_labels
+import many_runs
 
 from unlearn_ray import pipeline
 from unlearn_ray.config import RunConfig, load_config
@@ -179,6 +183,7 @@ def told(title: str, rows: Mapping[str, Mapping[str, float]] | Sequence) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="10 and 100 sets alone")
+    parser.add_argument("--driver-only", action="store_true", help="without (2) and (3)")
     parser.add_argument("--parallel", type=int, default=16, help="steps at a time")
     parser.add_argument("--gpus", type=int, default=64)
     parser.add_argument("--gpus-a-step", type=int, default=1)
@@ -218,8 +223,14 @@ def main() -> None:
     told("files, GB a second over the run on paper", {"": moved})
 
     numbers = {f"overhead_s_per_set_{count}": round(row["steps"] + row["run"], 5) for count, row in parts.items()}
-    # speedup_over_serial and adapter_memory_share: (2) and (3)
     numbers |= {"driver_s_per_step": round(a_step, 5), "paper_hours": round(first["hours"], 2)}
+    if not options.driver_only:
+        print("\n(2) small sets, one run against many")
+        runs = many_runs.measure(**(many_runs.SMALL if options.small else many_runs.WHOLE))
+        print("\n(3) labelling")
+        labels = many_labels.measure(None, **(many_labels.SMALL if options.small else many_labels.WHOLE))
+        numbers |= {name: runs[name] for name in ("speedup_over_serial", "overhead_s_per_set")}
+        numbers |= {name: labels[name] for name in ("adapter_memory_share", "adapter_s_per_set")}
     print(json.dumps(numbers))
 
 

@@ -44,7 +44,9 @@ SETTINGS = LabelSettings((5.0,), "restore", "original", "all", "keep", 64)
 BLOCK_TOKENS = 128
 RANK = 16
 EVERY_S = 0.5
-SMALL = LlamaConfig(  # 38M parameters
+WHOLE = {"sets": 20, "alone": 5, "blocks": 8}
+SMALL = {"sets": 3, "alone": 1, "blocks": 2}
+MODEL = LlamaConfig(  # 38M parameters
     hidden_size=512,
     intermediate_size=1536,
     num_hidden_layers=8,
@@ -125,8 +127,8 @@ def small_model() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
     torch.manual_seed(0)
-    SMALL.vocab_size = len(tokenizer)
-    return LlamaForCausalLM(SMALL), tokenizer
+    MODEL.vocab_size = len(tokenizer)
+    return LlamaForCausalLM(MODEL), tokenizer
 
 
 def write_sets(root: Path, given: str | None, sets: int, blocks: int) -> tuple[dict[str, list[OneSet]], int]:
@@ -215,14 +217,13 @@ def measure(given: str | None, sets: int, alone: int, blocks: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--baseline", help="a folder, a .gguf file or a hub id, instead of a small random model")
-    parser.add_argument("--sets", type=int, default=20)
-    parser.add_argument("--alone", type=int, default=5, help="sets that get an actor each")
-    parser.add_argument("--blocks", type=int, default=8, help="blocks of a set")
-    parser.add_argument("--small", action="store_true", help="5 sets, 2 of them alone, and few blocks")
+    parser.add_argument("--sets", type=int, default=WHOLE["sets"])
+    parser.add_argument("--alone", type=int, default=WHOLE["alone"], help="sets that get an actor each")
+    parser.add_argument("--blocks", type=int, default=WHOLE["blocks"], help="blocks of a set")
+    parser.add_argument("--small", action="store_true", help="few sets and blocks")
     given = parser.parse_args()
-    if given.small:
-        given.sets, given.alone, given.blocks = 5, 2, 2
-    print(json.dumps(measure(given.baseline, given.sets, given.alone, given.blocks)))
+    chosen = SMALL if given.small else {"sets": given.sets, "alone": given.alone, "blocks": given.blocks}
+    print(json.dumps(measure(given.baseline, **chosen)))
 
 
 if __name__ == "__main__":

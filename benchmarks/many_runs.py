@@ -11,6 +11,7 @@ of the sets after the first half, by when all processes have started.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from unlearn_ray.engine.events import read_events
 from unlearn_ray.models import save_checkpoint
 from unlearn_ray.stages import anchors, blocks, examine, finetune, label
 
+WHOLE = {"sets": 16, "alone": 3, "parallel": 2, "until": "evaluation"}
+SMALL = {"sets": 2, "alone": 1, "parallel": 1, "until": "blocks"}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -112,8 +115,9 @@ def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_run(root, sets)
-        for out in ("serial", "bare", "one", "many"):
-            seconds_of_run(root, "0", out, "baseline")
+        seconds_of_run(root, "0", "serial", "baseline")
+        for out in ("bare", "one", "many"):
+            shutil.copytree(root / "serial", root / out)
         each = [seconds_of_run(root, str(at), "serial", until) for at in range(alone)]
         bare = seconds_of_run(root, "all", "bare", until, "--bare")
         one = seconds_of_run(root, "all", "one", until, "resources.parallel_sets=1")
@@ -147,15 +151,13 @@ def main() -> None:
         program(until, config, "--bare" in overrides, [one for one in overrides if one != "--bare"])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=16)
-    parser.add_argument("--alone", type=int, default=3, help="sets that get a run each; the others count as they do")
-    parser.add_argument("--parallel", type=int, default=2, help="steps at a time in the one run")
+    parser.add_argument("--sets", type=int, default=WHOLE["sets"])
+    parser.add_argument("--alone", type=int, default=WHOLE["alone"], help="sets that get a run each")
+    parser.add_argument("--parallel", type=int, default=WHOLE["parallel"], help="steps at a time in the one run")
     parser.add_argument("--small", action="store_true", help="2 sets, 1 of them alone, to the blocks")
     given = parser.parse_args()
-    until = "evaluation"
-    if given.small:
-        given.sets, given.alone, given.parallel, until = 2, 1, 1, "blocks"
-    print(json.dumps(measure(given.sets, given.alone, given.parallel, until)))
+    chosen = SMALL if given.small else WHOLE | {"sets": given.sets, "alone": given.alone, "parallel": given.parallel}
+    print(json.dumps(measure(**chosen)))
 
 
 if __name__ == "__main__":
