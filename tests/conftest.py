@@ -177,7 +177,7 @@ def folder(tmp_path, write_run, monkeypatch) -> Path:
     """The folder of a run that is sound, and the current one; Ray must not be started in it."""
     from unlearn_ray import pipeline
 
-    def no_ray(resources):
+    def no_ray(resources, share=1.0):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(pipeline, "ensure_ray", no_ray)
