@@ -229,7 +229,9 @@ def main() -> None:
         runs = many_runs.measure(**(many_runs.SMALL if options.small else many_runs.WHOLE))
         print("\n(3) labelling")
         labels = many_labels.measure(None, **(many_labels.SMALL if options.small else many_labels.WHOLE))
-        numbers |= {name: runs[name] for name in ("speedup_over_serial", "overhead_s_per_set")}
+        numbers |= {
+            name: runs[name] for name in ("speedup_over_serial", "overhead_s_per_set", "training_overhead_s_per_set")
+        }
         numbers |= {name: labels[name] for name in ("adapter_memory_share", "adapter_s_per_set")}
     print(json.dumps(numbers))
 

@@ -4,8 +4,8 @@ On the same cores, with a tiny random model, all steps up to the evaluation: (1)
 steps at a time; (2) a program with one set, started --alone times, each for another set; N of them one after another
 take N times their mean; (3) the floor: one program in which the driver itself does what actors and training workers do,
 one thing after another. All find the baseline done. Prints a table, and last a JSON object; speedup_over_serial is (2)
-over (1), overhead_s_per_set what a step of (1) takes beyond that of (3), summed over the steps of a set, as the median
-of the sets after the first half, by when all processes have started.
+over (1), overhead_s_per_set what the steps of a set take beyond those of (3) when all processes have started, and
+training_overhead_s_per_set that of its two trainings.
 """
 
 import argparse
@@ -101,13 +101,13 @@ def seconds_of_run(root: Path, config: str, out: str, until: str, *arguments: st
     return time.monotonic() - began
 
 
-def seconds_of_a_set(root: str) -> float:
-    """The seconds of a set's steps, as the median over the second half of the sets."""
-    sets: dict[str, float] = {}
+def seconds_of_stages(root: str) -> dict[str, float]:
+    """Seconds of each stage, as the median over the second half of the sets."""
+    stages: dict[str, list[float]] = {}
     for event in read_events(root):
         if event["event"] == "ran" and event["forget_set"].startswith("set-"):
-            sets[event["forget_set"]] = sets.pop(event["forget_set"], 0.0) + event["seconds"]
-    return statistics.median(list(sets.values())[len(sets) // 2 :])
+            stages.setdefault(event["stage"], []).append(event["seconds"])
+    return {stage: statistics.median(seconds[len(seconds) // 2 :]) for stage, seconds in stages.items()}
 
 
 def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float]:
@@ -121,21 +121,24 @@ def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float
         each = [seconds_of_run(root, str(at), "serial", until) for at in range(alone)]
         bare = seconds_of_run(root, "all", "bare", until, "--bare")
         one = seconds_of_run(root, "all", "one", until, "resources.parallel_sets=1")
-        many = (
-            one if parallel == 1 else seconds_of_run(root, "all", "many", until, f"resources.parallel_sets={parallel}")
-        )
-        floor, steps = seconds_of_a_set(f"{root}/bare"), seconds_of_a_set(f"{root}/one")
+        at_once = f"resources.parallel_sets={parallel}"
+        many = seconds_of_run(root, "all", "many", until, at_once) if parallel > 1 else one
+        floor, stages = seconds_of_stages(f"{root}/bare"), seconds_of_stages(f"{root}/one")
     serial = statistics.mean(each) * sets
-    print(f"{sets} sets, to {until}, on {os.cpu_count()} cores")
-    print(f"{'':40}{'s':>8}{'s a set':>10}{'s a further set':>18}")
-    print(f"{f'a run each ({alone} measured)':40}{serial:8.1f}{serial / sets:10.1f}{serial / sets:18.1f}")
-    print(f"{'one run, one step at a time':40}{one:8.1f}{one / sets:10.1f}{steps:18.2f}")
-    if parallel > 1:
-        print(f"{f'one run, {parallel} steps at a time':40}{many:8.1f}{many / sets:10.1f}")
-    print(f"{'one run, in the process of the driver':40}{bare:8.1f}{bare / sets:10.1f}{floor:18.2f}")
+    print(f"{sets} sets, to {until}, on {os.cpu_count()} cores{'':19}s   s a set")
+    ways = {f"a run each ({alone} measured)": serial, "one run, one step at a time": one}
+    ways |= {f"one run, {parallel} steps at a time": many} if parallel > 1 else {}
+    for name, seconds in (ways | {"one run, in the process of the driver": bare}).items():
+        print(f"{name:45}{seconds:8.1f}{seconds / sets:10.1f}")
+    print(f"{'a further set, s':45}{'one run':>8}{'floor':>10}")
+    for stage, seconds in stages.items():
+        print(f"{stage:45}{seconds:8.2f}{floor[stage]:10.2f}")
+    beyond = {stage: seconds - floor[stage] for stage, seconds in stages.items()}
+    training = beyond.pop("reinforced", 0.0) + beyond.pop("unlearned", 0.0)
     return {
         "speedup_over_serial": round(serial / min(one, many), 2),
-        "overhead_s_per_set": round(steps - floor, 2),
+        "overhead_s_per_set": round(sum(beyond.values()), 2),
+        "training_overhead_s_per_set": round(training, 2),
         "serial_s_per_set": round(serial / sets, 2),
         "one_at_a_time_s_per_set": round(one / sets, 2),
         "parallel_s_per_set": round(many / sets, 2),
