@@ -2,7 +2,6 @@
 whole.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from unlearn_ray.engine.placement import Place, places
 from unlearn_ray.engine.pools import Pools
 from unlearn_ray.engine.session import gpus_per_scorer
 from unlearn_ray.errors import InputError, StepFailed
-
-OWN_ERROR = re.compile(rf"^{InputError.__module__}\.(?P<type>InputError|StepFailed): (?P<message>.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,4 @@ def _own_error(error: BaseException | None) -> BaseException | None:
     if error is None or (isinstance(error, InputError | StepFailed) and not isinstance(error, RayTaskError)):
         return error
     inner = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
-    found = next((found for one in inner if one is not error and (found := _own_error(one))), None)
-    return found or (_own_error_in(str(error)) if isinstance(error, RayTaskError) else None)
-
-
-def _own_error_in(traceback: str) -> BaseException | None:
-    # Ray Data wraps what a function raises, and the wrapper loses it on its way here: only the text arrives.
-    if told := OWN_ERROR.search(traceback):
-        return (InputError if told["type"] == InputError.__name__ else StepFailed)(told["message"])
-    return None
+    return next((found for one in inner if one is not error and (found := _own_error(one))), None)
