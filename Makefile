@@ -20,7 +20,7 @@ test: $(VENV)/.installed  ## the tests, without the slow ones
 slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
 
-long: $(VENV)/.installed  ## clusters that keep losing nodes, and many forget sets: too long for CI
+long: data/demo/.fetched  ## clusters that keep losing nodes, and many forget sets: too long for CI
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long
 
 lint: $(VENV)/.installed

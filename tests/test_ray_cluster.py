@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from networks import Loopback, Namespaces, Network
 from ray_nodes import RayNodes
 from s3_server import serve_s3
 
@@ -48,9 +49,9 @@ def documented(start: str) -> list[str]:
 
 
 @contextmanager
-def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
+def three_nodes(kill_ours, network: Network, **environment: str) -> Iterator[RayNodes]:
     """The head, which runs no work, a node on demand and a spot node."""
-    nodes = RayNodes(kill_ours, **environment)
+    nodes = RayNodes(kill_ours, network, **environment)
     try:
         nodes.start("head", documented("ray start --head"))
         nodes.start("steady", documented("ray start --address HEAD:6379 --labels unlearn-ray/work=cpu"), cpus=4)
@@ -62,14 +63,14 @@ def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
 
 @pytest.fixture(scope="module")
 def nodes(kill_ours) -> Iterator[RayNodes]:
-    with three_nodes(kill_ours) as nodes:
+    with three_nodes(kill_ours, Loopback()) as nodes:
         yield nodes
 
 
 @pytest.fixture
 def one_node(kill_ours) -> Iterator[RayNodes]:
     """A head that runs work too: the laptop's cluster."""
-    nodes = RayNodes(kill_ours)
+    nodes = RayNodes(kill_ours, Loopback())
     try:
         nodes.start("head", ["ray", "start", "--head", "--dashboard-host=127.0.0.1"], cpus=4)
         yield nodes
@@ -78,42 +79,59 @@ def one_node(kill_ours) -> Iterator[RayNodes]:
 
 
 @pytest.fixture
-def in_folder(tmp_path, write_run):
-    """in_folder(nodes, root, **changes): a folder with my.yaml and rayjobs/; returns start(command), which starts a
-    command there that is meant for these nodes."""
+def tiny_run(tmp_path, write_run) -> dict:
+    """A whole run on a tiny random model, in many shards and steps."""
+    run = yaml.safe_load(write_run(tmp_path, stories=12).read_text())
+    run |= {"retain": None, "resources": RESOURCES}
+    run["label"] |= {"block_tokens": 16}
+    for training in ("reinforce", "unlearn"):
+        run[training] |= {"global_batch": 16}
+    run["unlearn"] |= {"checkpoint_every": 100}
+    return run
+
+
+@pytest.fixture
+def demo_run(tmp_path) -> dict:
+    """The demo on the first three chapters of its book, with fewer questions, and with adapters: a save has 60 MB then,
+    not the 1.6 GB of all weights and what Adam knows of them."""
+    run = yaml.safe_load((PROJECT / "configs" / "demo.yaml").read_text().replace(" data/", f" {PROJECT}/data/"))
+    chapters, _, _ = Path(run["forget_sets"][0]["documents"]).read_text().partition("CHAPTER IV")
+    (tmp_path / "alice.txt").write_text(chapters)
+    run["forget_sets"] = [{"name": "alice", "documents": f"{tmp_path}/alice.txt"}]
+    run["evaluate"] |= {"completions": 16, "probability_prompts": 16, "verbatim": 4, "perplexity_blocks": 8}
+    for file in ("probes", "controls"):
+        run["evaluate"][file] = f"{PROJECT}/{run['evaluate'][file]}"
+    adapter = {"adapter": {"rank": 16, "alpha": 32}, "global_batch": 8, "learning_rate": 1e-3}
+    run["reinforce"] |= adapter
+    run["unlearn"] |= {**adapter, "merge_adapter": False, "retain_batch": 4, "retain_blocks": 24}
+    run["resources"] |= RESOURCES | {"batch_blocks": 8, "micro_batch": 8}
+    del run["audit"]
+    return run
+
+
+@pytest.fixture
+def in_folder(tmp_path, tiny_run):
+    """in_folder(nodes, root, run=the tiny one, **changes): a folder with my.yaml and rayjobs/; returns start(command),
+    which starts a command there, at the head of these nodes."""
     shutil.copytree(PROJECT / "rayjobs", tmp_path / "rayjobs")
 
-    def make(nodes: RayNodes, root: str, **changes) -> Callable[[list[str]], subprocess.Popen[str]]:
-        run = yaml.safe_load(write_run(tmp_path, stories=12).read_text())
-        run |= {"root": root, "retain": None, "resources": RESOURCES} | changes
-        run["label"] |= {"block_tokens": 16}
-        for training in ("reinforce", "unlearn"):
-            run[training] |= {"global_batch": 16}
-        run["unlearn"] |= {"checkpoint_every": 100}
-        (tmp_path / "my.yaml").write_text(yaml.safe_dump(run))
-
-        def start(command: list[str]) -> subprocess.Popen[str]:
-            words = [word.replace("8265", nodes.dashboard) for word in command]
-            environment = nodes.environment
-            if command[0] == "ray":
-                environment = environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nodes.dashboard}"}
-            return subprocess.Popen(
-                words, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-
-        return start
+    def make(
+        nodes: RayNodes, root: str, run: dict = tiny_run, **changes
+    ) -> Callable[[list[str]], subprocess.Popen[str]]:
+        (tmp_path / "my.yaml").write_text(yaml.safe_dump(run | {"root": root} | changes))
+        return lambda command: nodes.run(command, tmp_path)
 
     return make
 
 
 def ended(program: subprocess.Popen[str]) -> str:
-    output, _ = program.communicate(timeout=600)
+    output, _ = program.communicate(timeout=1800)
     return output
 
 
 def files(root: str, pattern: str) -> list[str]:
     found = [path[len(root) :].lstrip("/") for path in storage.list_files(root)]
-    return [path for path in found if fnmatch(path, f"story/{pattern}")]
+    return [path for path in found if fnmatch(path, f"*/{pattern}")]
 
 
 def wait_for(root: str, pattern: str, program: subprocess.Popen[str]) -> None:
@@ -192,24 +210,29 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture(params=["a folder", "a slow S3"])
-def kept_in(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str]]:
-    """Nodes, and a place that all of them write to."""
-    if request.param == "a folder":
-        yield request.getfixturevalue("nodes"), str(tmp_path)
+@pytest.fixture(params=["a tiny model, in a folder", "the demo, on a slow S3"])
+def lossy(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str, dict]]:
+    """Nodes, a place that all of them write to, and a run. Nodes of the second have a network, where it can be made."""
+    if request.param == "a tiny model, in a folder":
+        yield request.getfixturevalue("nodes"), str(tmp_path), request.getfixturevalue("tiny_run")
         return
-    with serve_s3("kept") as s3, s3.fault("slow", seconds=0.1), three_nodes(kill_ours, **s3.environment) as nodes:
+    network = Namespaces() if Namespaces.possible() else Loopback()
+    wire = network if isinstance(network, Namespaces) else None
+    with serve_s3("kept", wire=wire) as s3, s3.fault("slow", seconds=0.1):
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        yield nodes, "s3://kept"
+        theirs = s3.environment | {"AWS_ENDPOINT_URL": s3.url_at_wire}
+        with three_nodes(kill_ours, network, **theirs) as nodes:
+            yield nodes, "s3://kept", request.getfixturevalue("demo_run")
 
 
 @pytest.mark.long
-def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, kept_in):
-    nodes, place = kept_in
+@pytest.mark.timeout(5400)
+def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_bytes(in_folder, lossy):
+    nodes, place, run = lossy
     quiet, root = f"{place}/quiet", f"{place}/disturbed"
     submit = documented("unlearn-ray submit my.yaml")
-    start = in_folder(nodes, root)
+    start = in_folder(nodes, root, run)
     output = ended(undisturbed := start([*submit, f"root={quiet}"]))
     assert undisturbed.returncode == 0, output + nodes.driver_logs()
 
@@ -223,8 +246,8 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
         wait_for(root, pattern, second)
         stage = pattern.split("-")[0]
         assert stage not in manifests(root), f"{stage} was done before the kill"
-        [spot] = [name for name in nodes.nodes if name.startswith("spot")]
-        nodes.kill(spot)
+        spot = [name for name in nodes.nodes if name.startswith("spot")][-1]
+        nodes.cut_off(spot) if stage == "labels" else nodes.kill(spot)
         nodes.start(f"spot-after-{stage}", documented(SPOT), cpus=4)
     output = ended(second)
     assert second.returncode == 0, output + nodes.driver_logs()

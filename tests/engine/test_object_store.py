@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from s3_server import S3Server, serve_s3
 
-from unlearn_ray.engine import storage
+from unlearn_ray.engine import filesystems, storage
 from unlearn_ray.engine.filesystems import ATTEMPTS, REQUEST_TIMEOUT_S, _filesystem, _store
 from unlearn_ray.errors import InputError, StepFailed
 
@@ -142,3 +143,12 @@ def test_a_uri_with_keys_is_refused_and_not_repeated(uri):
     with pytest.raises(InputError, match="in the environment") as raised:
         storage.exists(uri)
     assert "planted" not in str(raised.value) and "AKIAKEY" not in str(raised.value)
+
+
+def test_a_google_storage_that_does_not_answer_is_one_line_in_bounded_time(monkeypatch):
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(filesystems, "GIVE_UP", timedelta(seconds=2))
+    started = time.monotonic()
+    with pytest.raises(StepFailed, match=r"cannot read gs://runs/x: .*Retry policy exhausted") as raised:
+        storage.exists("gs://runs/x")
+    assert time.monotonic() - started < 30 and "\n" not in str(raised.value)

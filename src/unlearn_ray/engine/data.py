@@ -3,19 +3,15 @@ whole.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-
-from ray.exceptions import RayTaskError
 
 from unlearn_ray.config import Resources
 from unlearn_ray.engine.idle import Kind, Shape, group
 from unlearn_ray.engine.placement import Place, places
 from unlearn_ray.engine.pools import Pools
 from unlearn_ray.engine.session import gpus_per_scorer
-from unlearn_ray.errors import InputError, StepFailed
 
 
 @dataclass(frozen=True)
@@ -67,20 +63,3 @@ def map_shards(shards: Sequence[str], *pools: Pool) -> Iterator[dict]:
     with group(Kind("shards", shapes), partial(Pools, shapes)) as mine:
         for table in mine.run(calls, shards):
             yield from table.to_pylist()
-
-
-@contextmanager
-def own_errors() -> Iterator[None]:
-    """Raises the InputError or StepFailed of a worker as itself, out of the layers that Ray wraps around it."""
-    try:
-        yield
-    except Exception as error:
-        raise _own_error(error) or error from error
-
-
-def _own_error(error: BaseException | None) -> BaseException | None:
-    # Ray's own error for a task inherits from what the task raised, but its text is the worker's traceback.
-    if error is None or (isinstance(error, InputError | StepFailed) and not isinstance(error, RayTaskError)):
-        return error
-    inner = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
-    return next((found for one in inner if one is not error and (found := _own_error(one))), None)

@@ -25,7 +25,9 @@ from unlearn_ray.errors import InputError
 
 T = TypeVar("T")
 
-# An endpoint that is down is given up after about a minute; pyarrow's own settings give up a read after 3 s of silence.
+# An endpoint that is down is given up after about a minute; pyarrow's own settings give up a read of S3 after 3 s of
+# silence, and one of Google's storage without keys after 15 minutes.
+GIVE_UP = timedelta(seconds=60)
 REQUEST_TIMEOUT_S = 20
 CONNECT_TIMEOUT_S = 5
 ATTEMPTS = 6
@@ -130,7 +132,11 @@ def _store_of(path: str) -> tuple[ObjectStore, str]:
 @cache
 def _filesystem(scheme: str, bucket: str) -> tuple[fs.FileSystem, str]:
     try:
-        return (_s3(bucket), bucket) if scheme == "s3" else fs.FileSystem.from_uri(f"{scheme}://{bucket}")
+        if scheme == "s3":
+            return _s3(bucket), bucket
+        if scheme == "gs":
+            return fs.GcsFileSystem(retry_time_limit=GIVE_UP), bucket
+        return fs.FileSystem.from_uri(f"{scheme}://{bucket}")
     except (pa.ArrowException, ValueError, ImportError, OSError) as error:
         raise InputError(f"{scheme}://{bucket}: pyarrow.fs cannot open this storage: {error}") from error
 
@@ -157,7 +163,7 @@ def _store(scheme: str, bucket: str) -> ObjectStore:
         client_options={"allow_http": True, "timeout": timedelta(seconds=REQUEST_TIMEOUT_S)},
         retry_config={
             "max_retries": ATTEMPTS - 1,
-            "retry_timeout": timedelta(seconds=60),
+            "retry_timeout": GIVE_UP,
             "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=20), "base": 2},
         },
         **of_aws,

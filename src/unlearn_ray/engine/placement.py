@@ -45,6 +45,11 @@ def one_place(places: Sequence[Place], workers: int, demand: Mapping[str, float]
     return places[-1] if places else {}
 
 
+def here() -> Place:
+    """The node of the process that asks: for what must not outlive it."""
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
 def matches(labels: Mapping[str, str], place: Place) -> bool:
     """Whether a node with these labels is meant by a selector: VALUE, !VALUE, in(VALUE, VALUE) or !in(...)."""
     return all(_meant(labels.get(key), value) for key, value in place.items())

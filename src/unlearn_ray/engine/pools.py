@@ -17,11 +17,10 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 from ray import cloudpickle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unlearn_ray.engine.idle import Shape
 from unlearn_ray.engine.memory import free_memory
-from unlearn_ray.engine.placement import scheduling
+from unlearn_ray.engine.placement import here, scheduling
 from unlearn_ray.errors import StepFailed
 
 # An execution that makes no progress for this long is dead (a pool waiting for resources that never come), not slow.
@@ -36,9 +35,7 @@ class Pools:
 
     def __init__(self, shapes: Sequence[Shape]):
         self.ended: Future[None] = Future()
-        node = ray.get_runtime_context().get_node_id()
-        here = NodeAffinitySchedulingStrategy(node, soft=False)
-        self.work: Any = ray.remote(Work).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.work: Any = ray.remote(Work).options(num_cpus=0, label_selector=here()).remote()
         dataset = ray.data.from_items([{"shards": "to come"}], override_num_blocks=1)
         dataset.set_name("shards")
         dataset.context.execution_options.verbose_progress = False
@@ -51,7 +48,7 @@ class Pools:
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=1),
             num_cpus=0,
-            label_selector={"ray.io/node-id": node},
+            label_selector=here(),
         )
         for at, shape in enumerate(shapes):
             dataset = dataset.map_batches(

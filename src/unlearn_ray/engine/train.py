@@ -7,8 +7,8 @@ from typing import Any
 from ray.train import TrainingFailedError
 
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import own_errors
 from unlearn_ray.engine.idle import Shape
+from unlearn_ray.engine.own_errors import own_errors
 from unlearn_ray.engine.placement import Place
 from unlearn_ray.engine.train_group import train_group
 

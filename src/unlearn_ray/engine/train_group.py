@@ -16,11 +16,10 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unlearn_ray.engine.idle import Kind, Shape, group
 from unlearn_ray.engine.memory import free_memory
-from unlearn_ray.engine.placement import one_place
+from unlearn_ray.engine.placement import here, one_place
 from unlearn_ray.engine.train_jobs import NOTHING_MORE, Jobs
 
 
@@ -31,8 +30,7 @@ class TrainGroup:
 
     def __init__(self, shape: Shape, name: str, record: str):
         self.ended: Future[None] = Future()
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.jobs: Any = ray.remote(Jobs).options(num_cpus=0, scheduling_strategy=here).remote(shape.workers)
+        self.jobs: Any = ray.remote(Jobs).options(num_cpus=0, label_selector=here()).remote(shape.workers)
         resources = {"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {})
         trainer = TorchTrainer(
             _serve,

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unlearn_ray.engine import storage
-from unlearn_ray.engine.data import own_errors
+from unlearn_ray.engine.own_errors import own_errors
 from unlearn_ray.engine.steps import StepRun, root_of
 from unlearn_ray.models import (
     add_adapter,
