@@ -147,5 +147,10 @@ class Namespaces:
                 _ip("netns", "delete", name)
 
 
+def own_network() -> Network:
+    """Namespaces where they can be made."""
+    return Namespaces() if Namespaces.possible() else Loopback()
+
+
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from networks import Loopback, Namespaces, Network
+from networks import Loopback, Namespaces, Network, own_network
 from ray_nodes import RayNodes
 from s3_server import serve_s3
 
@@ -63,7 +63,7 @@ def three_nodes(kill_ours, network: Network, **environment: str) -> Iterator[Ray
 
 @pytest.fixture(scope="module")
 def nodes(kill_ours) -> Iterator[RayNodes]:
-    with three_nodes(kill_ours, Loopback()) as nodes:
+    with three_nodes(kill_ours, own_network()) as nodes:
         yield nodes
 
 
@@ -212,11 +212,11 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
 
 @pytest.fixture(params=["a tiny model, in a folder", "the demo, on a slow S3"])
 def lossy(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str, dict]]:
-    """Nodes, a place that all of them write to, and a run. Nodes of the second have a network, where it can be made."""
+    """Nodes, a place that all of them write to, and a run."""
     if request.param == "a tiny model, in a folder":
         yield request.getfixturevalue("nodes"), str(tmp_path), request.getfixturevalue("tiny_run")
         return
-    network = Namespaces() if Namespaces.possible() else Loopback()
+    network = own_network()
     wire = network if isinstance(network, Namespaces) else None
     with serve_s3("kept", wire=wire) as s3, s3.fault("slow", seconds=0.1):
         for name, value in s3.environment.items():
@@ -233,7 +233,8 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
     quiet, root = f"{place}/quiet", f"{place}/disturbed"
     submit = documented("unlearn-ray submit my.yaml")
     start = in_folder(nodes, root, run)
-    output = ended(undisturbed := start([*submit, f"root={quiet}"]))
+    job = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py")
+    output = ended(undisturbed := start([*job, f"root={quiet}"]))
     assert undisturbed.returncode == 0, output + nodes.driver_logs()
 
     first = start(submit)
