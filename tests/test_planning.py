@@ -221,6 +221,15 @@ def test_joint_forgetting_trains_once_on_all_sets(given, tmp_path):
     assert (separate, joint) == (f"{4 * epochs} optimiser steps", f"{3 * epochs} optimiser steps")
 
 
+def test_a_sequence_asks_every_model_about_all_sets_before(given, tmp_path):
+    three = [{"name": name, "documents": f"{tmp_path}/text.txt"} for name in ("a", "b", "c")]
+    arguments = given("paper.yaml", SEVEN_B, f"forget_sets={json.dumps(three)}")
+    separate, sequential = (
+        plan([*arguments, f"mode={mode}"], 80).steps["evaluation"] for mode in ("separate", "sequential")
+    )
+    assert sequential == f"{separate}, 3 examinations of earlier sets"
+
+
 def test_a_gpu_that_is_not_here_must_be_described(given, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = call(*given("paper.yaml", SEVEN_B))

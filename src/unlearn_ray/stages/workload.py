@@ -74,7 +74,8 @@ def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
         )
     }
     kept = {"retain": f"{math.ceil(work.retain_blocks / batch)} batches"} if work.retain_blocks else {}
-    return trained | kept | {"labels": f"{batches} batches", "evaluation": f"{models} models"}
+    again = f", {asked} examinations of earlier sets" if (asked := earlier_examinations(config)) else ""
+    return trained | kept | {"labels": f"{batches} batches", "evaluation": f"{models} models{again}"}
 
 
 def unlearnings(config: RunConfig, work: Workload) -> list[int]:
@@ -94,6 +95,12 @@ def measured_models(config: RunConfig, blocks: int) -> int:
     return ALWAYS_MEASURED + bool(config.evaluate.reference) + checkpoints(config.unlearn, blocks)
 
 
+def earlier_examinations(config: RunConfig) -> int:
+    """How often a model of a sequence is asked about a set before its own."""
+    sets = len(config.forget_sets)
+    return sets * (sets - 1) // 2 if config.mode == "sequential" else 0
+
+
 def stage_seconds(config: RunConfig, shape: Shape, work: Workload, speed: Speed) -> dict[str, float]:
     """Seconds of each costly stage over all forget sets, one after another, without what starting and loading take."""
     workers, length, sets = config.resources.workers, config.label.block_tokens, work.blocks.values()
@@ -105,7 +112,8 @@ def stage_seconds(config: RunConfig, shape: Shape, work: Workload, speed: Speed)
             _training_seconds(config, config.unlearn, blocks, work.retain_blocks, shape, speed)
             for blocks in unlearnings(config, work)
         ),
-        "evaluation": sum(_evaluation_seconds(config, blocks, speed) for blocks in sets),
+        "evaluation": sum(_evaluation_seconds(config, blocks, speed) for blocks in sets)
+        + earlier_examinations(config) * _asking_seconds(config, speed, config.evaluate.completions),
     }
 
 
@@ -124,14 +132,19 @@ def _training_seconds(
 
 
 def _evaluation_seconds(config: RunConfig, blocks: int, speed: Speed) -> float:
-    """Scored tokens of every model, and its completions, one token of a batch of prompts a time; without benchmarks."""
-    settings, batch = config.evaluate, PROMPTS_PER_BLOCK * config.resources.evaluation_batch
+    """Scored tokens and completions of every model, without benchmarks."""
+    settings = config.evaluate
     texts = 1 + bool(config.evaluation_retain) + bool(settings.nonmembers) + len(settings.neighbours)
-    tokens = texts * settings.perplexity_blocks * config.label.block_tokens
-    tokens += settings.probability_prompts * PROMPT_TOKENS
-    written = sum(math.ceil(prompts / batch) for prompts in (settings.completions, settings.verbatim))
-    completing = (settings.completions + settings.verbatim) * PROMPT_TOKENS * speed.score_token
-    completing += written * settings.completion_tokens * speed.decode_step
+    reading = texts * settings.perplexity_blocks * config.label.block_tokens * speed.score_token
     models = measured_models(config, blocks)
     at_a_time = min(config.resources.workers, models)
-    return models * (tokens * speed.score_token + completing) / at_a_time
+    asking = _asking_seconds(config, speed, settings.completions, settings.verbatim)
+    return models * (reading + asking) / at_a_time
+
+
+def _asking_seconds(config: RunConfig, speed: Speed, *completed: int) -> float:
+    """One model's probability prompts, and so many prompts that it completes, one token of a batch of them a time."""
+    settings, batch = config.evaluate, PROMPTS_PER_BLOCK * config.resources.evaluation_batch
+    scored = (settings.probability_prompts + sum(completed)) * PROMPT_TOKENS * speed.score_token
+    batches = sum(math.ceil(prompts / batch) for prompts in completed)
+    return scored + batches * settings.completion_tokens * speed.decode_step
