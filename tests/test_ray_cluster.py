@@ -94,7 +94,7 @@ def tiny_run(tmp_path, write_run) -> dict:
 def demo_run(tmp_path) -> dict:
     """The demo on the first three chapters of its book, with fewer questions, and with adapters: a save has 60 MB then,
     not the 1.6 GB of all weights and what Adam knows of them."""
-    run = yaml.safe_load((PROJECT / "configs" / "demo.yaml").read_text().replace(" data/", f" {PROJECT}/data/"))
+    run = yaml.safe_load((PROJECT / "configs" / "demo.yaml").read_text().replace("data/demo/", f"{PROJECT}/data/demo/"))
     chapters, _, _ = Path(run["forget_sets"][0]["documents"]).read_text().partition("CHAPTER IV")
     (tmp_path / "alice.txt").write_text(chapters)
     run["forget_sets"] = [{"name": "alice", "documents": f"{tmp_path}/alice.txt"}]
