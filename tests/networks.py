@@ -116,6 +116,8 @@ class Namespaces:
         _ip("-n", self.wire, "link", "set", plug, "master", "bridge", "up")
         _ip("-n", namespace, "address", "add", f"10.0.0.{1 + self.count}/24", "dev", "eth0")
         _ip("-n", namespace, "link", "set", "eth0", "up")
+        # A process of Ray takes the address from which it could reach the world for its own.
+        _ip("-n", namespace, "route", "add", "default", "via", self.HOST)
         return f"10.0.0.{1 + self.count}"
 
     def options(self, head: bool) -> list[str]:
