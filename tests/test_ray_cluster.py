@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from networks import Loopback, Namespaces, Network, own_network
 from ray_nodes import RayNodes
 from s3_server import serve_s3
 
@@ -49,9 +48,9 @@ def documented(start: str) -> list[str]:
 
 
 @contextmanager
-def three_nodes(kill_ours, network: Network, **environment: str) -> Iterator[RayNodes]:
+def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
     """The head, which runs no work, a node on demand and a spot node."""
-    nodes = RayNodes(kill_ours, network, **environment)
+    nodes = RayNodes(kill_ours, **environment)
     try:
         nodes.start("head", documented("ray start --head"))
         nodes.start("steady", documented("ray start --address HEAD:6379 --labels unlearn-ray/work=cpu"), cpus=4)
@@ -63,14 +62,14 @@ def three_nodes(kill_ours, network: Network, **environment: str) -> Iterator[Ray
 
 @pytest.fixture(scope="module")
 def nodes(kill_ours) -> Iterator[RayNodes]:
-    with three_nodes(kill_ours, own_network()) as nodes:
+    with three_nodes(kill_ours) as nodes:
         yield nodes
 
 
 @pytest.fixture
 def one_node(kill_ours) -> Iterator[RayNodes]:
     """A head that runs work too: the laptop's cluster."""
-    nodes = RayNodes(kill_ours, Loopback())
+    nodes = RayNodes(kill_ours)
     try:
         nodes.start("head", ["ray", "start", "--head", "--dashboard-host=127.0.0.1"], cpus=4)
         yield nodes
@@ -112,14 +111,24 @@ def demo_run(tmp_path) -> dict:
 @pytest.fixture
 def in_folder(tmp_path, tiny_run):
     """in_folder(nodes, root, run=the tiny one, **changes): a folder with my.yaml and rayjobs/; returns start(command),
-    which starts a command there, at the head of these nodes."""
+    which starts a command there that is meant for these nodes."""
     shutil.copytree(PROJECT / "rayjobs", tmp_path / "rayjobs")
 
     def make(
         nodes: RayNodes, root: str, run: dict = tiny_run, **changes
     ) -> Callable[[list[str]], subprocess.Popen[str]]:
         (tmp_path / "my.yaml").write_text(yaml.safe_dump(run | {"root": root} | changes))
-        return lambda command: nodes.run(command, tmp_path)
+
+        def start(command: list[str]) -> subprocess.Popen[str]:
+            words = [word.replace("8265", nodes.dashboard) for word in command]
+            environment = nodes.environment
+            if command[0] == "ray":
+                environment = environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nodes.dashboard}"}
+            return subprocess.Popen(
+                words, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+
+        return start
 
     return make
 
@@ -216,14 +225,10 @@ def lossy(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes,
     if request.param == "a tiny model, in a folder":
         yield request.getfixturevalue("nodes"), str(tmp_path), request.getfixturevalue("tiny_run")
         return
-    network = own_network()
-    wire = network if isinstance(network, Namespaces) else None
-    with serve_s3("kept", wire=wire) as s3, s3.fault("slow", seconds=0.1):
+    with serve_s3("kept") as s3, s3.fault("slow", seconds=0.1), three_nodes(kill_ours, **s3.environment) as nodes:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        theirs = s3.environment | {"AWS_ENDPOINT_URL": s3.url_at_wire}
-        with three_nodes(kill_ours, network, **theirs) as nodes:
-            yield nodes, "s3://kept", request.getfixturevalue("demo_run")
+        yield nodes, "s3://kept", request.getfixturevalue("demo_run")
 
 
 @pytest.mark.long
@@ -247,8 +252,8 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
         wait_for(root, pattern, second)
         stage = pattern.split("-")[0]
         assert stage not in manifests(root), f"{stage} was done before the kill"
-        spot = [name for name in nodes.nodes if name.startswith("spot")][-1]
-        nodes.cut_off(spot) if stage == "labels" else nodes.kill(spot)
+        [spot] = [name for name in nodes.nodes if name.startswith("spot")]
+        nodes.kill(spot)
         nodes.start(f"spot-after-{stage}", documented(SPOT), cpus=4)
     output = ended(second)
     assert second.returncode == 0, output + nodes.driver_logs()
