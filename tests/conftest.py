@@ -1,19 +1,18 @@
 """Small things that many tests need: a model and a tokenizer that are made here, in a second, without a network."""
 
-import os
 import shutil
-import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from s3_server import S3Server, serve_s3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from unlearn_ray.engine.filesystems import _filesystem, _store
 
 TEXT = (
     "Alice was beginning to get very tired of sitting by her sister on the bank. The White Rabbit ran past, and the "
@@ -111,36 +110,17 @@ def ray_folder() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def kill_ours() -> Callable[[int, str], None]:
-    """kill_ours(session, ray_folder): SIGKILL for every process of that Unix session, or with that folder of Ray's in
-    its command line, and for all that they started; returns when they are gone. Nobody else's Ray is touched.
-    """
-
-    def ours(session: int, ray_folder: str) -> set[psutil.Process]:
-        found: set[psutil.Process] = set()
-        for process in psutil.process_iter():
-            try:
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                if os.getsid(process.pid) == session or any(ray_folder in word for word in process.cmdline()):
-                    found |= {process, *process.children(recursive=True)}
-            except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-                continue
-        return {process for process in found if process.pid != os.getpid()}
-
-    def kill(session: int, ray_folder: str) -> None:
-        deadline = time.monotonic() + 30
-        while left := ours(session, ray_folder):
-            assert time.monotonic() < deadline, left
-            for process in left:
-                try:
-                    process.send_signal(signal.SIGKILL)
-                except psutil.NoSuchProcess:
-                    continue
-            time.sleep(0.1)
-
-    return kill
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """An S3 server with the bucket "runs", which this process takes for S3."""
+    with serve_s3("runs") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        _filesystem.cache_clear()
+        _store.cache_clear()
+        yield server
+    _filesystem.cache_clear()
+    _store.cache_clear()
 
 
 @pytest.fixture(scope="session")

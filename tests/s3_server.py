@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
+from networks import Namespaces
 from pyarrow.fs import S3FileSystem
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
 STATUS = {
@@ -39,9 +40,11 @@ class Fault:
 
 @dataclass
 class S3Server:
-    """environment: what programs need to use it. requests: method and path of all that came."""
+    """environment: what programs need to use it. url_at_wire: its AWS_ENDPOINT_URL for those at the wire. requests:
+    method and path of all that came."""
 
     environment: dict[str, str]
+    url_at_wire: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -76,8 +79,8 @@ def _halved(answer: Iterable[bytes], connection: socket.socket) -> Iterator[byte
 
 
 @contextmanager
-def serve_s3(*buckets: str) -> Iterator[S3Server]:
-    """The server, with these buckets, for as long as the context lasts."""
+def serve_s3(*buckets: str, wire: Namespaces | None = None) -> Iterator[S3Server]:
+    """The server, with these buckets, for as long as the context lasts; for what is at that wire, too."""
     moto = DomainDispatcherApplication(create_backend_app)
     s3 = S3Server({})
 
@@ -102,8 +105,15 @@ def serve_s3(*buckets: str) -> Iterator[S3Server]:
         start_response(status, [("Content-Type", "application/xml")])
         return [ERROR.format(code=code, message=message).encode()]
 
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    def listen(host: str) -> BaseWSGIServer:
+        return make_server(host, 0, application, threaded=True, request_handler=_Quiet)
+
+    servers = [server := listen("127.0.0.1")]
+    if wire:
+        servers.append(wire.at_wire(lambda: listen(wire.HOST)))
+    s3.url_at_wire = f"http://{servers[-1].host}:{servers[-1].server_port}"
+    for one in servers:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
     s3.environment |= {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
         "AWS_ACCESS_KEY_ID": "AKIAPLANTEDFORTESTS",
@@ -118,4 +128,5 @@ def serve_s3(*buckets: str) -> Iterator[S3Server]:
     try:
         yield s3
     finally:
-        server.shutdown()
+        for one in servers:
+            one.shutdown()

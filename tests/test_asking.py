@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from chat_server import Reply, chat_server
 from conftest import STORY
+from processes import kill_ours
 from pydantic import SecretStr
 
 from unlearn_ray.endpoint import Connection, check_endpoint
@@ -29,7 +30,7 @@ DEMO = Path(__file__).parents[1] / "data" / "demo"
 PASSAGES, ANSWERED, AT_ONCE = 60, 40, 4
 
 
-def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, ray_folder, kill_ours):
+def test_a_killed_job_asks_no_answered_passage_twice(tmp_path, write_run, ray_folder):
     config = write_run(tmp_path)
     (tmp_path / "story.txt").write_text("".join(f"This is tale {number}. {STORY}" for number in range(2 * PASSAGES)))
     asked = {"source": "openai", "model": "m", "passages": PASSAGES, "passage_characters": 600}

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import kill_ours
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -34,7 +34,6 @@ class Command:
     config: Path
     root: Path
     ray_folder: str
-    kill_ours: Callable[[int, str], None]
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -49,7 +48,7 @@ class Command:
     def finish(self) -> None:
         driver = self.start()
         output, _ = driver.communicate(timeout=400)
-        self.kill_ours(driver.pid, self.ray_folder)
+        kill_ours(driver.pid, self.ray_folder)
         assert driver.returncode == 0, output
 
     def kill_when(self, pattern: str) -> None:
@@ -60,7 +59,7 @@ class Command:
             time.sleep(0.005)
         driver.kill()
         driver.wait()
-        self.kill_ours(driver.pid, self.ray_folder)
+        kill_ours(driver.pid, self.ray_folder)
         assert driver.stdout
         driver.stdout.close()
 
@@ -79,11 +78,11 @@ def results(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in results}
 
 
-def test_a_run_killed_in_every_stage_gives_the_bytes_of_one_left_alone(tmp_path, write_run, ray_folder, kill_ours):
+def test_a_run_killed_in_every_stage_gives_the_bytes_of_one_left_alone(tmp_path, write_run, ray_folder):
     config = write_run(tmp_path, stories=12)
-    Command(config, tmp_path / "quiet", ray_folder, kill_ours).finish()
+    Command(config, tmp_path / "quiet", ray_folder).finish()
 
-    disturbed = Command(config, tmp_path / "killed", ray_folder, kill_ours)
+    disturbed = Command(config, tmp_path / "killed", ray_folder)
     before: dict[Path, int] = {}
     for stage, pattern in KILLED_AT.items():
         disturbed.kill_when(pattern)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chat_server import Reply, chat_server
+from processes import kill_ours
 from pyarrow import fs
 from s3_server import S3Server, serve_s3
 
@@ -71,7 +72,7 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, write_run, kill_ours) -> Iterator[Ran]:
+def ran(tmp_path_factory, write_run) -> Iterator[Ran]:
     folder = tmp_path_factory.mktemp("s3")
     config = write_run(folder)
     (folder / "key").write_text(KEYS["file"] + "\n")

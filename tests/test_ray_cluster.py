@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from networks import Loopback, Namespaces, Network, own_network
 from ray_nodes import RayNodes
 from s3_server import serve_s3
 
@@ -48,9 +49,9 @@ def documented(start: str) -> list[str]:
 
 
 @contextmanager
-def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
+def three_nodes(network: Network, **environment: str) -> Iterator[RayNodes]:
     """The head, which runs no work, a node on demand and a spot node."""
-    nodes = RayNodes(kill_ours, **environment)
+    nodes = RayNodes(network, **environment)
     try:
         nodes.start("head", documented("ray start --head"))
         nodes.start("steady", documented("ray start --address HEAD:6379 --labels unlearn-ray/work=cpu"), cpus=4)
@@ -61,15 +62,15 @@ def three_nodes(kill_ours, **environment: str) -> Iterator[RayNodes]:
 
 
 @pytest.fixture(scope="module")
-def nodes(kill_ours) -> Iterator[RayNodes]:
-    with three_nodes(kill_ours) as nodes:
+def nodes() -> Iterator[RayNodes]:
+    with three_nodes(own_network()) as nodes:
         yield nodes
 
 
 @pytest.fixture
-def one_node(kill_ours) -> Iterator[RayNodes]:
+def one_node() -> Iterator[RayNodes]:
     """A head that runs work too: the laptop's cluster."""
-    nodes = RayNodes(kill_ours)
+    nodes = RayNodes(Loopback())
     try:
         nodes.start("head", ["ray", "start", "--head", "--dashboard-host=127.0.0.1"], cpus=4)
         yield nodes
@@ -111,24 +112,14 @@ def demo_run(tmp_path) -> dict:
 @pytest.fixture
 def in_folder(tmp_path, tiny_run):
     """in_folder(nodes, root, run=the tiny one, **changes): a folder with my.yaml and rayjobs/; returns start(command),
-    which starts a command there that is meant for these nodes."""
+    which starts a command there, at the head of these nodes."""
     shutil.copytree(PROJECT / "rayjobs", tmp_path / "rayjobs")
 
     def make(
         nodes: RayNodes, root: str, run: dict = tiny_run, **changes
     ) -> Callable[[list[str]], subprocess.Popen[str]]:
         (tmp_path / "my.yaml").write_text(yaml.safe_dump(run | {"root": root} | changes))
-
-        def start(command: list[str]) -> subprocess.Popen[str]:
-            words = [word.replace("8265", nodes.dashboard) for word in command]
-            environment = nodes.environment
-            if command[0] == "ray":
-                environment = environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nodes.dashboard}"}
-            return subprocess.Popen(
-                words, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-
-        return start
+        return lambda command: nodes.run(command, tmp_path)
 
     return make
 
@@ -164,12 +155,15 @@ def manifests(root: str) -> dict[str, dict]:
     }
 
 
-def kill_driver(root: str, nodes: RayNodes) -> str:
-    """SIGKILL for the program that drives the run on this root; returns the name of the node that it ran on."""
-    [sign] = storage.list_files(storage.join(root, ".drivers"))
-    driver = psutil.Process(storage.read_json(sign)["pid"])
-    started_by = " ".join(word for process in driver.parents() for word in process.cmdline())
-    [node] = [name for name, (_, folder) in nodes.nodes.items() if f"{folder}/" in started_by]
+def kill_driver(nodes: RayNodes) -> str:
+    """SIGKILL for the program that drives the run; returns the name of the node that it ran on."""
+    [(node, driver)] = [
+        (name, process)
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[1:4] == ["-m", "unlearn_ray", "run"]
+        for name in nodes.nodes
+        if process in nodes.processes(name)
+    ]
     driver.kill()
     return node
 
@@ -220,15 +214,18 @@ def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes,
 
 
 @pytest.fixture(params=["a tiny model, in a folder", "the demo, on a slow S3"])
-def lossy(request, kill_ours, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str, dict]]:
+def lossy(request, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str, dict]]:
     """Nodes, a place that all of them write to, and a run."""
     if request.param == "a tiny model, in a folder":
         yield request.getfixturevalue("nodes"), str(tmp_path), request.getfixturevalue("tiny_run")
         return
-    with serve_s3("kept") as s3, s3.fault("slow", seconds=0.1), three_nodes(kill_ours, **s3.environment) as nodes:
+    network = own_network()
+    wire = network if isinstance(network, Namespaces) else None
+    with serve_s3("kept", wire=wire) as s3, s3.fault("slow", seconds=0.1):
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        yield nodes, "s3://kept", request.getfixturevalue("demo_run")
+        with three_nodes(network, **s3.environment | {"AWS_ENDPOINT_URL": s3.url_at_wire}) as nodes:
+            yield nodes, "s3://kept", request.getfixturevalue("demo_run")
 
 
 @pytest.mark.long
@@ -244,7 +241,7 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
 
     first = start(submit)
     wait_for(root, DRIVER_KILLED_AT, first)
-    assert kill_driver(root, nodes) == "steady"
+    assert kill_driver(nodes) == "steady"
     assert (output := ended(first)) and first.returncode == 128 + signal.SIGKILL, output
 
     second = start(submit)

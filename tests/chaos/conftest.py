@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import kill_ours
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -30,7 +31,7 @@ def config(tmp_path_factory, write_run) -> Path:
 
 
 @pytest.fixture
-def start(config, ray_folder, kill_ours) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(config, ray_folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """start(until, root, *overrides, address=None): a run as far as that step, as a program of its own."""
     started: list[subprocess.Popen[str]] = []
 

@@ -1,31 +1,17 @@
 """Storage on a real S3 server that is slow, fails, refuses, is full, hangs up or is not there."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, serve_s3
 
 from unlearn_ray.engine import filesystems, storage
-from unlearn_ray.engine.filesystems import ATTEMPTS, REQUEST_TIMEOUT_S, _filesystem, _store
+from unlearn_ray.engine.filesystems import ATTEMPTS, REQUEST_TIMEOUT_S
 from unlearn_ray.errors import InputError, StepFailed
 
 ROOT = "s3://runs/root"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with serve_s3("runs") as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        _filesystem.cache_clear()
-        _store.cache_clear()
-        yield server
-    _filesystem.cache_clear()
-    _store.cache_clear()
 
 
 def path(name: str) -> str:

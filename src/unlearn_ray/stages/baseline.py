@@ -1,7 +1,8 @@
 """The baseline, made ready once for all forget sets: checked, and converted where it is a .gguf file."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from unlearn_ray.models import (
 )
 
 POINTER = "model.json"  # says where the weights lie, when they do not lie in the step's folder
+BASE = "base_model_name_or_path"  # of adapter_config.json
 BELOW_ROOT = "below_root"  # there, in place of a path: of a model that the run itself made
 
 
@@ -69,12 +71,20 @@ def model_path(folder: str) -> str:
 
 @contextmanager
 def readable(path: str) -> Iterator[str]:
-    """A path that transformers can read: a copy where the model lies in an object store, the path itself otherwise."""
-    if "://" in path:
-        with storage.local_folder(path) as folder:
-            yield folder
-    else:
+    """A path that transformers can read: a copy where the model lies in an object store, with a copy of the base that
+    an adapter names; the path itself otherwise.
+    """
+    if "://" not in path:
         yield path
+        return
+    with ExitStack() as copies:
+        folder = copies.enter_context(storage.local_folder(path))
+        config = Path(folder) / "adapter_config.json"
+        if config.is_file():
+            adapter = json.loads(config.read_text())
+            base = copies.enter_context(readable(adapter[BASE]))
+            config.write_text(json.dumps(adapter | {BASE: base}))
+        yield folder
 
 
 def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
@@ -107,7 +117,7 @@ def open_reinforced(folder: str, baseline: PreTrainedModel, trust_remote_code: b
     """
     if not storage.exists(storage.join(folder, "adapter_config.json")):
         return open_model(folder, trust_remote_code)
-    with readable(folder) as path:
+    with storage.local_folder(folder) as path:
         return add_adapter(baseline, path)
 
 
