@@ -199,14 +199,19 @@ def list_folders(folder: str) -> list[str]:
 
 
 @contextmanager
-def local_folder(path: str) -> Iterator[str]:
-    """A local folder with the content of `path`, for libraries that read only those: itself, or a copy for a while."""
+def local_folder(path: str, without: str = "") -> Iterator[str]:
+    """A local folder with the content of `path`, for libraries that read only those: itself, or a copy for a while.
+
+    without: a pattern of file names that a copy can do without.
+    """
     system, inner = open_path(path)
     if isinstance(system, fs.LocalFileSystem):
         yield inner
     else:
         with tempfile.TemporaryDirectory(prefix="unlearn-ray-") as copy:
             for file in list_files(path):
+                if fnmatchcase(file.rpartition("/")[2], without):
+                    continue
                 with _reading(file):
                     below = file.removeprefix(path).lstrip("/")
                     patiently(partial(_download, *open_path(file), Path(copy, below)))

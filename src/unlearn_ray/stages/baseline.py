@@ -70,26 +70,26 @@ def model_path(folder: str) -> str:
 
 
 @contextmanager
-def readable(path: str) -> Iterator[str]:
+def readable(path: str, *, weights: bool = True) -> Iterator[str]:
     """A path that transformers can read: a copy where the model lies in an object store, with a copy of the base that
-    an adapter names; the path itself otherwise.
+    an adapter names; the path itself otherwise. weights: False where a copy can do without them.
     """
     if "://" not in path:
         yield path
         return
     with ExitStack() as copies:
-        folder = copies.enter_context(storage.local_folder(path))
+        folder = copies.enter_context(storage.local_folder(path, without="" if weights else "*.safetensors"))
         config = Path(folder) / "adapter_config.json"
         if config.is_file():
             adapter = json.loads(config.read_text())
-            base = copies.enter_context(readable(adapter[BASE]))
+            base = copies.enter_context(readable(adapter[BASE], weights=weights))
             config.write_text(json.dumps(adapter | {BASE: base}))
         yield folder
 
 
 def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
     """The tokenizer of the baseline step in folder `baseline`."""
-    with readable(model_path(baseline)) as path:
+    with readable(model_path(baseline), weights=False) as path:
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
 
