@@ -5,7 +5,8 @@ steps at a time; (2) a program with one set, started --alone times, each for ano
 take N times their mean; (3) the floor: one program in which the driver itself does what actors and training workers do,
 one thing after another. All find the baseline done. Prints a table, and last a JSON object; speedup_over_serial is (2)
 over (1), overhead_s_per_set what the steps of a set take beyond those of (3) when all processes have started, and
-training_overhead_s_per_set that of its two trainings.
+training_overhead_s_per_set that of its two trainings, both as medians over the second half of the sets; s_by_fifths and
+floor_s_by_fifths show whether a set in (1) and in (3) takes longer when many went before it.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -101,16 +103,20 @@ def seconds_of_run(root: Path, config: str, out: str, until: str, *arguments: st
     return time.monotonic() - began
 
 
-def seconds_of_stages(root: str) -> dict[str, float]:
-    """Seconds of each stage, as the median over the second half of the sets."""
+def seconds_of_stages(root: str) -> dict[str, list[float]]:
+    """Seconds of each stage, set after set."""
     stages: dict[str, list[float]] = {}
     for event in read_events(root):
         if event["event"] == "ran" and event["forget_set"].startswith("set-"):
             stages.setdefault(event["stage"], []).append(event["seconds"])
-    return {stage: statistics.median(seconds[len(seconds) // 2 :]) for stage, seconds in stages.items()}
+    return stages
 
 
-def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float]:
+def medians(stages: dict[str, list[float]], sets: slice) -> dict[str, float]:
+    return {stage: statistics.median(seconds[sets]) for stage, seconds in stages.items()}
+
+
+def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float | list[float]]:
     """The figures of the last line, after a table of them."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -123,7 +129,8 @@ def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float
         one = seconds_of_run(root, "all", "one", until, "resources.parallel_sets=1")
         at_once = f"resources.parallel_sets={parallel}"
         many = seconds_of_run(root, "all", "many", until, at_once) if parallel > 1 else one
-        floor, stages = seconds_of_stages(f"{root}/bare"), seconds_of_stages(f"{root}/one")
+        all_floor, all_stages = seconds_of_stages(f"{root}/bare"), seconds_of_stages(f"{root}/one")
+    floor, stages = (medians(every, slice(sets // 2, sets)) for every in (all_floor, all_stages))
     serial = statistics.mean(each) * sets
     print(f"{sets} sets, to {until}, on {os.cpu_count()} cores{'':19}s   s a set")
     ways = {f"a run each ({alone} measured)": serial, "one run, one step at a time": one}
@@ -135,10 +142,14 @@ def measure(sets: int, alone: int, parallel: int, until: str) -> dict[str, float
         print(f"{stage:45}{seconds:8.2f}{floor[stage]:10.2f}")
     beyond = {stage: seconds - floor[stage] for stage, seconds in stages.items()}
     training = beyond.pop("reinforced", 0.0) + beyond.pop("unlearned", 0.0)
+    bounds = [sets * fifth // 5 for fifth in range(6)]
+    fifths = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
     return {
         "speedup_over_serial": round(serial / min(one, many), 2),
         "overhead_s_per_set": round(sum(beyond.values()), 2),
         "training_overhead_s_per_set": round(training, 2),
+        "s_by_fifths": [round(sum(medians(all_stages, fifth).values()), 2) for fifth in fifths],
+        "floor_s_by_fifths": [round(sum(medians(all_floor, fifth).values()), 2) for fifth in fifths],
         "serial_s_per_set": round(serial / sets, 2),
         "one_at_a_time_s_per_set": round(one / sets, 2),
         "parallel_s_per_set": round(many / sets, 2),
