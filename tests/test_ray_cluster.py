@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import yaml
 from networks import Loopback, Namespaces, Network, own_network
 from ray_nodes import RayNodes
 from s3_server import serve_s3
+from slow_disk import slow_disk, slow_disk_possible
 
 from unlearn_ray.engine import storage
 
@@ -180,7 +181,7 @@ def test_a_submitted_job_is_followed_and_ends_the_command_with_its_exit_code(in_
 def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_path):
     start = in_folder(nodes, f"{tmp_path}/runs", resources=RESOURCES | {"workers": 50})
     program = start([*documented("unlearn-ray doctor my.yaml"), "--wait", "2"])
-    output = ended(program) + nodes.driver_logs()
+    output = ended(program) + nodes.unseen_logs()
     lines = dict(re.findall(r"^(\w+) +(ok|FAILED) ", output, re.MULTILINE))
     assert program.returncode == 1, output
     assert lines == dict.fromkeys(("root", "nodes", "versions", "storage", "model", "documents"), "ok") | dict.fromkeys(
@@ -194,7 +195,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(in_folder, nodes, tmp_pat
 def test_a_job_of_ray_runs_every_step(in_folder, nodes, tmp_path):
     root = f"{tmp_path}/runs"
     program = in_folder(nodes, root)(documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py"))
-    output = ended(program) + nodes.driver_logs()
+    output = ended(program) + nodes.unseen_logs()
     assert program.returncode == 0, output
     expected = ["blocks", "reinforced", "anchors", "labels", "unlearned", "evaluation"]
     assert sorted(manifests(root)) == sorted([*expected, "baseline"])
@@ -207,17 +208,19 @@ def test_a_job_of_ray_runs_every_step(in_folder, nodes, tmp_path):
 def test_a_job_with_a_broken_configuration_fails_with_its_line(in_folder, nodes, tmp_path):
     start = in_folder(nodes, f"{tmp_path}/runs")
     command = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/anchors.py")
-    output = ended(program := start([*command, "label.alfa=3"])) + nodes.driver_logs()
+    output = ended(program := start([*command, "label.alfa=3"])) + nodes.unseen_logs()
     assert program.returncode != 0
     assert "label.alfa: unknown key, the nearest known one is alpha" in output
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture(params=["a tiny model, in a folder", "the demo, on a slow S3"])
+@pytest.fixture(params=["a tiny model, on a slow disk", "the demo, on a slow S3"])
 def lossy(request, tmp_path, monkeypatch) -> Iterator[tuple[RayNodes, str, dict]]:
     """Nodes, a place that all of them write to, and a run."""
-    if request.param == "a tiny model, in a folder":
-        yield request.getfixturevalue("nodes"), str(tmp_path), request.getfixturevalue("tiny_run")
+    if request.param == "a tiny model, on a slow disk":
+        disk = slow_disk(tmp_path, seconds=0.02) if slow_disk_possible() else nullcontext(tmp_path)
+        with disk as place, three_nodes(own_network()) as nodes:
+            yield nodes, str(place), request.getfixturevalue("tiny_run")
         return
     network = own_network()
     wire = network if isinstance(network, Namespaces) else None
@@ -237,7 +240,7 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
     start = in_folder(nodes, root, run)
     job = documented(f"{RAY_JOB} --working-dir . -- python rayjobs/unlearn.py")
     output = ended(undisturbed := start([*job, f"root={quiet}"]))
-    assert undisturbed.returncode == 0, output + nodes.driver_logs()
+    assert undisturbed.returncode == 0, output + nodes.unseen_logs()
 
     first = start(submit)
     wait_for(root, DRIVER_KILLED_AT, first)
@@ -253,7 +256,7 @@ def test_a_run_that_loses_its_driver_and_a_node_in_every_stage_gives_the_same_by
         nodes.kill(spot)
         nodes.start(f"spot-after-{stage}", documented(SPOT), cpus=4)
     output = ended(second)
-    assert second.returncode == 0, output + nodes.driver_logs()
+    assert second.returncode == 0, output + nodes.unseen_logs()
     jobs = re.findall(r"^job (unlearn-my-\w+)-(\d+) at", output, re.MULTILINE)
     assert [attempt for _, attempt in jobs] == ["2"]
 
