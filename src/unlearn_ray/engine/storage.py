@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from pyarrow import fs
 
+from unlearn_ray.engine.copies import shared_copy
 from unlearn_ray.engine.filesystems import OBJECT_STORES, create, open_path, patiently, put
 from unlearn_ray.errors import InputError, StepFailed
 
@@ -144,18 +145,13 @@ def make_folder(path: str) -> None:
 
 def list_files(folder: str) -> list[str]:
     """All files below a folder, sorted; none where there is no such folder."""
-    system, inner = open_path(folder)
-    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    with _reading(folder):
-        found = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
-    return sorted(join(folder, path[len(inner) :].lstrip("/")) for path in found)
+    inner = open_path(folder)[1]
+    return sorted(join(folder, info.path[len(inner) :].lstrip("/")) for info in _files_below(folder))
 
 
 def bytes_below(folder: str) -> int:
     """The sizes of all files below a folder."""
-    system, inner = open_path(folder)
-    found = system.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
-    return sum(info.size for info in found if info.type == fs.FileType.File)
+    return sum(info.size for info in _files_below(folder))
 
 
 def expand(patterns: str | Sequence[str]) -> list[str]:
@@ -200,22 +196,25 @@ def list_folders(folder: str) -> list[str]:
 
 @contextmanager
 def local_folder(path: str, without: str = "") -> Iterator[str]:
-    """A local folder with the content of `path`, for libraries that read only those: itself, or a copy for a while.
+    """A local folder with the content of `path`, for libraries that read only those: itself, or a copy for a while,
+    only to read.
 
     without: a pattern of file names that a copy can do without.
     """
     system, inner = open_path(path)
     if isinstance(system, fs.LocalFileSystem):
         yield inner
-    else:
-        with tempfile.TemporaryDirectory(prefix="unlearn-ray-") as copy:
-            for file in list_files(path):
-                if fnmatchcase(file.rpartition("/")[2], without):
-                    continue
-                with _reading(file):
-                    below = file.removeprefix(path).lstrip("/")
-                    patiently(partial(_download, *open_path(file), Path(copy, below)))
-            yield copy
+        return
+    files = [one for one in _files_below(path) if not fnmatchcase(one.base_name, without)]
+
+    def fill(copy: Path) -> None:
+        for file in files:
+            with _reading(path):
+                patiently(partial(_download, system, file.path, copy / file.path[len(inner) :].lstrip("/")))
+
+    content = [path, *sorted(f"{file.path} {file.size} {file.mtime_ns}" for file in files)]
+    with shared_copy(hashlib.sha256("\n".join(content).encode()).hexdigest(), fill) as copy:
+        yield str(copy)
 
 
 def upload_folder(local: str, path: str) -> None:
@@ -243,6 +242,13 @@ def _info(path: str) -> fs.FileInfo:
     system, inner = open_path(path)
     with _reading(path):
         return system.get_file_info(inner)
+
+
+def _files_below(folder: str) -> list[fs.FileInfo]:
+    system, inner = open_path(folder)
+    with _reading(folder):
+        found = system.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
+    return [info for info in found if info.is_file]
 
 
 @contextmanager

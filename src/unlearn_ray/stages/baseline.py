@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -77,14 +77,18 @@ def readable(path: str, *, weights: bool = True) -> Iterator[str]:
     if "://" not in path:
         yield path
         return
-    with ExitStack() as copies:
-        folder = copies.enter_context(storage.local_folder(path, without="" if weights else "*.safetensors"))
+    with storage.local_folder(path, without="" if weights else "*.safetensors") as folder:
         config = Path(folder) / "adapter_config.json"
-        if config.is_file():
-            adapter = json.loads(config.read_text())
-            base = copies.enter_context(readable(adapter[BASE], weights=weights))
-            config.write_text(json.dumps(adapter | {BASE: base}))
-        yield folder
+        if not config.is_file():
+            yield folder
+            return
+        adapter = json.loads(config.read_text())
+        with readable(adapter[BASE], weights=weights) as base, TemporaryDirectory() as own:
+            for file in Path(folder).iterdir():
+                Path(own, file.name).symlink_to(file)
+            Path(own, config.name).unlink()
+            Path(own, config.name).write_text(json.dumps(adapter | {BASE: base}))
+            yield own
 
 
 def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
