@@ -142,10 +142,15 @@ def wait_for(root: str, pattern: str, program: subprocess.Popen[str]) -> None:
 
 
 def results(root: str) -> dict[str, bytes]:
-    """All that a run computes: without the files that tell times, and without what a kill may leave half-written."""
+    """All that a run computes: without the files that tell times, without what a kill may leave half-written, and
+    without the root, by which an adapter names its base."""
     found = {path[len(root) :].lstrip("/"): path for path in storage.list_files(root)}
     skipped = re.compile(r"(^|/)(\..*|manifest\.json|report\.[a-z]+)$|^events|/tensorboard/")
-    return {name: storage.read_bytes(path) for name, path in found.items() if not skipped.search(name)}
+    return {
+        name: storage.read_bytes(path).replace(root.encode(), b"ROOT")
+        for name, path in found.items()
+        if not skipped.search(name)
+    }
 
 
 def manifests(root: str) -> dict[str, dict]:
