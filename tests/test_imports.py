@@ -13,7 +13,7 @@ import unlearn_ray
 SOURCE = Path(unlearn_ray.__path__[0])
 ALL = {"errors", "config", "method", "storage", "engine", "stages", "pipeline", "reviewing", "library"}
 
-# What each part may import of the others; `storage` is engine/storage.py and filesystems.py, free of Ray,
+# What each part may import of the others; `storage` is engine/storage.py, filesystems.py and copies.py, free of Ray,
 # and `library` is every other module beside cli.py, reviewing.py and pipeline.py.
 ALLOWED = {
     "errors": set(),
@@ -38,7 +38,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 
 def part_of(module: str) -> str:
-    if module.startswith(("engine.storage", "engine.filesystems")):
+    if module.startswith(("engine.storage", "engine.filesystems", "engine.copies")):
         return "storage"
     name = module.split(".")[0]
     return name if name in ALLOWED else "library"
