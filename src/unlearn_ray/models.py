@@ -3,7 +3,8 @@ Ray.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.losses import OutputLayer
 
@@ -35,6 +37,19 @@ def compute_dtype(device: str) -> torch.dtype:
     return (
         torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
     )
+
+
+@contextmanager
+def readable(path: str, *, weights: bool = True) -> Iterator[str]:
+    """A path that transformers can read: a copy where the model lies in an object store, the path itself otherwise.
+
+    weights: False where a copy can do without them.
+    """
+    if "://" in path:
+        with storage.local_folder(path, without="" if weights else "*.safetensors") as folder:
+            yield folder
+    else:
+        yield path
 
 
 def load_model(
@@ -55,9 +70,10 @@ def load_model(
     transformers_logging.disable_progress_bar()
     refuse_pickles(path)
     if (Path(path) / "adapter_config.json").is_file():
-        base = load_model(
-            _adapter_base(path), dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
-        )
+        with readable(_adapter_base(path)) as its_base:
+            base = load_model(
+                its_base, dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
+            )
         return add_adapter(base, path, float32=True).merge_and_unload().eval()
     source, options = _source(path, trust_remote_code)
     if path.endswith(".gguf"):
@@ -89,7 +105,8 @@ def load_model_config(path: str, *, trust_remote_code: bool = False) -> PreTrain
     read.
     """
     if (Path(path) / "adapter_config.json").is_file():
-        return load_model_config(_adapter_base(path), trust_remote_code=trust_remote_code)
+        with readable(_adapter_base(path), weights=False) as base:
+            return load_model_config(base, trust_remote_code=trust_remote_code)
     source, options = _source(path, trust_remote_code)
     try:
         return AutoConfig.from_pretrained(source, **options)
@@ -115,7 +132,8 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     Raises InputError where there is none, or where it is a slow one: alignment needs character offsets.
     """
     if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "tokenizer_config.json").is_file():
-        path = _adapter_base(path)
+        with readable(_adapter_base(path), weights=False) as base:
+            return load_tokenizer(base, trust_remote_code=trust_remote_code)
     source, options = _source(path, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)

@@ -1,8 +1,5 @@
 """The baseline, made ready once for all forget sets: checked, and converted where it is a .gguf file."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,11 +18,11 @@ from unlearn_ray.models import (
     leading_ids,
     load_model,
     load_tokenizer,
+    readable,
     save_checkpoint,
 )
 
 POINTER = "model.json"  # says where the weights lie, when they do not lie in the step's folder
-BASE = "base_model_name_or_path"  # of adapter_config.json
 BELOW_ROOT = "below_root"  # there, in place of a path: of a model that the run itself made
 
 
@@ -67,28 +64,6 @@ def model_path(folder: str) -> str:
         return folder
     said = storage.read_json(pointer)
     return storage.join(root_of(folder), said[BELOW_ROOT]) if BELOW_ROOT in said else said["path"]
-
-
-@contextmanager
-def readable(path: str, *, weights: bool = True) -> Iterator[str]:
-    """A path that transformers can read: a copy where the model lies in an object store, with a copy of the base that
-    an adapter names; the path itself otherwise. weights: False where a copy can do without them.
-    """
-    if "://" not in path:
-        yield path
-        return
-    with storage.local_folder(path, without="" if weights else "*.safetensors") as folder:
-        config = Path(folder) / "adapter_config.json"
-        if not config.is_file():
-            yield folder
-            return
-        adapter = json.loads(config.read_text())
-        with readable(adapter[BASE], weights=weights) as base, TemporaryDirectory() as own:
-            for file in Path(folder).iterdir():
-                Path(own, file.name).symlink_to(file)
-            Path(own, config.name).unlink()
-            Path(own, config.name).write_text(json.dumps(adapter | {BASE: base}))
-            yield own
 
 
 def open_tokenizer(baseline: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:

@@ -22,8 +22,8 @@ from unlearn_ray.engine.placement import places
 from unlearn_ray.engine.session import gpus_per_worker
 from unlearn_ray.engine.train import fit
 from unlearn_ray.errors import StepFailed
-from unlearn_ray.models import add_adapter, leading_ids, load_model, out_of_memory, save_checkpoint
-from unlearn_ray.stages.baseline import model_path, open_model, open_tokenizer, readable, write_checkpoint
+from unlearn_ray.models import add_adapter, leading_ids, load_model, out_of_memory, readable, save_checkpoint
+from unlearn_ray.stages.baseline import model_path, open_model, open_tokenizer, write_checkpoint
 from unlearn_ray.stages.blocks import read_blocks
 from unlearn_ray.training.examples import Example, Examples
 from unlearn_ray.training.layout import Layout, make_accelerator, read_deepspeed
