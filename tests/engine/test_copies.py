@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from unlearn_ray.engine.copies import shared_copy
+from unlearn_ray.errors import StepFailed
 
 KEY, OTHER = "a1b2", "c3d4"
 WEIGHTS = b"w" * 1000
@@ -94,10 +95,18 @@ def test_what_a_killed_process_began_is_not_taken_for_a_copy(place):
 
 def test_a_copy_that_cannot_be_made_is_in_nobodys_way(place):
     def fail(folder: Path) -> None:
+        fill(folder)
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"), shared_copy(KEY, fail):
         pass
+    assert copies(place) == []
     with shared_copy(KEY, fill) as folder, shared_copy(KEY, fail) as again:
         assert folder == again
     assert copies(place) == []
+
+
+def test_the_place_of_another_user_is_refused(place, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 4711)  # the folder that is made belongs to who made it
+    with pytest.raises(StepFailed, match="belongs to another user"), shared_copy(KEY, fill):
+        pass

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from unlearn_ray.errors import StepFailed
+
 
 @contextmanager
 def shared_copy(key: str, fill: Callable[[Path], None]) -> Iterator[Path]:
@@ -20,6 +22,8 @@ def shared_copy(key: str, fill: Callable[[Path], None]) -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir()) / f"unlearn-ray-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
+    if place.lstat().st_uid != os.getuid():
+        raise StepFailed(f"{place} belongs to another user, who could change what is read from it; set TMPDIR")
     for left in {path.stem for path in place.iterdir()} - {key}:
         with suppress(BlockingIOError), _locked(place, left, fcntl.LOCK_EX | fcntl.LOCK_NB):
             _remove(place, left)
@@ -39,7 +43,11 @@ def shared_copy(key: str, fill: Callable[[Path], None]) -> Iterator[Path]:
                 filling = folder.with_suffix(".filling")
                 shutil.rmtree(filling, ignore_errors=True)
                 filling.mkdir()
-                fill(filling)
+                try:
+                    fill(filling)
+                except BaseException:
+                    _remove(place, key)
+                    raise
                 filling.rename(folder)
 
 

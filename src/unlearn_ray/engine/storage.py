@@ -209,8 +209,9 @@ def local_folder(path: str, without: str = "") -> Iterator[str]:
 
     def fill(copy: Path) -> None:
         for file in files:
-            with _reading(path):
-                patiently(partial(_download, system, file.path, copy / file.path[len(inner) :].lstrip("/")))
+            below = file.path[len(inner) :].lstrip("/")
+            with _reading(join(path, below)):
+                patiently(partial(_download, system, file.path, copy / below))
 
     content = [path, *sorted(f"{file.path} {file.size} {file.mtime_ns}" for file in files)]
     with shared_copy(hashlib.sha256("\n".join(content).encode()).hexdigest(), fill) as copy:
