@@ -4,15 +4,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from s3_server import S3Server, serve_s3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from unlearn_ray.engine.filesystems import _filesystem, _store
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 TEXT = (
     "Alice was beginning to get very tired of sitting by her sister on the bank. The White Rabbit ran past, and the "
@@ -111,8 +112,12 @@ def ray_folder() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
+def s3() -> "Iterator[S3Server]":
     """An S3 server with the bucket "runs", which this process takes for S3."""
+    from s3_server import serve_s3
+
+    from unlearn_ray.engine.filesystems import _filesystem, _store
+
     with serve_s3("runs") as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)

@@ -73,7 +73,7 @@ class Loopback:
         return Place(f"127.0.0.{1 + self.count}", [], options)
 
     def processes(self, folder: Path, session: int) -> set[psutil.Process]:
-        return started_in(session, f"{folder}")
+        return started_in(session, str(folder))
 
     def close(self) -> None:
         pass
@@ -99,9 +99,9 @@ class Namespaces:
     def __init__(self) -> None:
         self.keepers: dict[str, subprocess.Popen[str]] = {}
         self.wire = _keep("unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity")
-        self._ip(self.wire.pid, "link add bridge type bridge")
-        self._ip(self.wire.pid, "link set bridge up")
-        self._ip(self.wire.pid, f"address add {self.HOST}/24 dev bridge")
+        _ip(self.wire.pid, "link add bridge type bridge")
+        _ip(self.wire.pid, "link set bridge up")
+        _ip(self.wire.pid, f"address add {self.HOST}/24 dev bridge")
 
     @staticmethod
     def possible() -> bool:
@@ -117,12 +117,12 @@ class Namespaces:
         Path("/tmp/ray").mkdir(exist_ok=True)
         self.keepers[name] = _keep("unshare", *self.APART, "sh", "-c", self.KEEPER, "sh", name, str(folder))
         [first] = psutil.Process(self.keepers[name].pid).children()
-        self._ip(self.wire.pid, f"link add {plug} type veth peer name eth0 netns {first.pid}")
-        self._ip(self.wire.pid, f"link set {plug} master bridge up")
-        self._ip(first.pid, f"address add {address}/24 dev eth0")
-        self._ip(first.pid, "link set eth0 up")
+        _ip(self.wire.pid, f"link add {plug} type veth peer name eth0 netns {first.pid}")
+        _ip(self.wire.pid, f"link set {plug} master bridge up")
+        _ip(first.pid, f"address add {address}/24 dev eth0")
+        _ip(first.pid, "link set eth0 up")
         # A process of Ray takes the address from which it could reach the world for its own.
-        self._ip(first.pid, f"route add default via {self.HOST}")
+        _ip(first.pid, f"route add default via {self.HOST}")
         enter = ["nsenter", f"--target={first.pid}", "--net", "--mount", "--uts", "--pid", "--wd=.", "--"]
         return Place(address, enter, [])
 
@@ -146,10 +146,11 @@ class Namespaces:
             keeper.kill()
             keeper.communicate()
 
-    def _ip(self, process: int, command: str) -> None:
-        """ip, where that process is."""
-        words = ["nsenter", f"--target={process}", "--net", "ip", *command.split()]
-        subprocess.run(words, check=True, capture_output=True)
+
+def _ip(process: int, command: str) -> None:
+    """ip, where that process is."""
+    words = ["nsenter", f"--target={process}", "--net", "ip", *command.split()]
+    subprocess.run(words, check=True, capture_output=True)
 
 
 def _keep(*command: str) -> subprocess.Popen[str]:
