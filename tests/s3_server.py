@@ -14,6 +14,7 @@ from pyarrow.fs import S3FileSystem
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+SPACE_S = 0.2
 STATUS = {
     "broken": ("500 Internal Server Error", "InternalError", "We encountered an internal error. Please try again."),
     "busy": ("503 Service Unavailable", "SlowDown", "Please reduce your request rate."),
@@ -24,10 +25,11 @@ STATUS = {
 
 @dataclass
 class Fault:
-    """What is wrong with the requests of that method whose path holds `path`, for the next `times` of them.
+    """What is wrong with the requests of that method whose path and query hold `path`, for the next `times` of them.
 
-    kind: a key of STATUS; "slow", answered after `seconds`; "dropped", cut off after some of what it sends has been
-    read; "unheard", done, and cut off before the answer; or "cut", cut off in the middle of the answer.
+    kind: a key of STATUS; "slow", answered after `seconds`; "hesitant", spaces for so long and then the answer, as S3
+    does it while it puts an upload together; "dropped", cut off after some of what it sends has been read; "unheard",
+    done, and cut off before the answer; or "cut", cut off in the middle of the answer.
     """
 
     kind: str
@@ -71,6 +73,13 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
+def _after_spaces(answer: Callable[[], Iterable[bytes]], seconds: float) -> Iterator[bytes]:
+    for _ in range(round(seconds / SPACE_S)):
+        yield b" "
+        time.sleep(SPACE_S)
+    yield from answer()
+
+
 def _halved(answer: Iterable[bytes], connection: socket.socket) -> Iterator[bytes]:
     whole = b"".join(answer)
     yield whole[: len(whole) // 2]
@@ -85,12 +94,16 @@ def serve_s3(*buckets: str, wire: Namespaces | None = None) -> Iterator[S3Server
     s3 = S3Server({})
 
     def application(environ: dict, start_response: Callable) -> Iterable[bytes]:
-        fault = s3.take(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        method, path, query = (environ[name] for name in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING"))
+        fault = s3.take(method, f"{path}?{query}")
         if fault is None:
             return moto(environ, start_response)
         if fault.kind == "slow":
             time.sleep(fault.seconds)
             return moto(environ, start_response)
+        if fault.kind == "hesitant":
+            start_response("200 OK", [("Content-Type", "application/xml")])
+            return _after_spaces(lambda: moto(environ, lambda *_: None), fault.seconds)
         if fault.kind == "cut":
             return _halved(moto(environ, start_response), environ["werkzeug.socket"])
         if fault.kind == "unheard":

@@ -93,6 +93,19 @@ def test_an_upload_whose_last_request_fails_is_no_success(s3, tmp_path):
     assert storage.list_files(path("upload")) == []
 
 
+@pytest.mark.parametrize("kind", ["unheard", "hesitant"])
+def test_an_upload_whose_last_answer_is_lost_or_takes_long_is_a_success(s3, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(filesystems, "REQUEST_TIMEOUT_S", 1)
+    monkeypatch.setattr(filesystems, "_store", filesystems._store.__wrapped__)
+    (tmp_path / "weights").write_bytes(bytes(20_000_000))
+    last = f"answer-{kind}/weights?uploadId"
+    with s3.fault(kind, method="POST", path=last, times=1, seconds=3):
+        storage.upload_folder(str(tmp_path), path(f"answer-{kind}"))
+    completions = [request for _, request in s3.requests if last in request]
+    assert len(completions) == (2 if kind == "unheard" else 1)
+    assert storage.read_bytes(path(f"answer-{kind}/weights")) == bytes(20_000_000)
+
+
 def test_a_writer_that_fails_half_way_leaves_the_old_content(s3):
     storage.write_atomic(path("half"), b"old")
     with pytest.raises(ZeroDivisionError), storage.writing(path("half")) as file:

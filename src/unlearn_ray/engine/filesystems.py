@@ -28,7 +28,8 @@ T = TypeVar("T")
 # An endpoint that is down is given up after about a minute; pyarrow's own settings give up a read of S3 after 3 s of
 # silence, and one of Google's storage without keys after 15 minutes.
 GIVE_UP = timedelta(seconds=60)
-REQUEST_TIMEOUT_S = 20
+REQUEST_TIMEOUT_S = 20  # of silence
+COMPLETION_TIMEOUT_S = 600  # S3 may take minutes to put an upload together, and sends spaces meanwhile
 CONNECT_TIMEOUT_S = 5
 ATTEMPTS = 6
 OBJECT_STORES = ("s3://", "gs://", "abfs://", "abfss://")
@@ -160,7 +161,11 @@ def _store(scheme: str, bucket: str) -> ObjectStore:
     of_aws = {"region": system.region, **_profile()} if isinstance(system, fs.S3FileSystem) else {}
     return from_url(
         f"{scheme}://{bucket}",
-        client_options={"allow_http": True, "timeout": timedelta(seconds=REQUEST_TIMEOUT_S)},
+        client_options={
+            "allow_http": True,
+            "read_timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+            "timeout": timedelta(seconds=COMPLETION_TIMEOUT_S),
+        },
         retry_config={
             "max_retries": ATTEMPTS - 1,
             "retry_timeout": GIVE_UP,
