@@ -40,6 +40,14 @@ def test_folders_go_up_and_come_down_whole(s3, tmp_path):
         assert {name: Path(copy, name).read_bytes() for name in files} == files
 
 
+def test_a_file_is_read_in_few_requests(s3):
+    data = bytes(range(256)) * 40_000
+    storage.write_atomic(path("labels.parquet"), data)
+    before = len(s3.requests)
+    assert storage.read_bytes(path("labels.parquet")) == data
+    assert [method for method, _ in s3.requests[before:]] == ["HEAD", "GET"]
+
+
 @pytest.mark.parametrize("kind", ["broken", "busy", "dropped", "unheard", "slow"])
 def test_a_trouble_that_passes_is_waited_out(s3, kind):
     with s3.fault(kind, method="PUT", path="passing", times=2, seconds=1) as fault:

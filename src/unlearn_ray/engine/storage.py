@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs
 
 from unlearn_ray.engine.copies import shared_copy
 from unlearn_ray.engine.filesystems import OBJECT_STORES, create, open_path, patiently, put
@@ -43,7 +43,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
 
     def read() -> bytes:
         with system.open_input_stream(inner) as stream:
-            return stream.read(at_most)
+            return b"".join(_pieces(stream)) if at_most is None else stream.read(at_most)
 
     with _reading(path):
         return patiently(read)
@@ -276,9 +276,15 @@ def _writing(path: str) -> Iterator[None]:
 def _hash(system: fs.FileSystem, inner: str) -> str:
     digest = hashlib.sha256()
     with system.open_input_stream(inner) as stream:
-        while piece := stream.read(PIECE):
+        for piece in _pieces(stream):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _pieces(stream: NativeFile) -> Iterator[bytes]:
+    """All that is in a stream. Asked for it at once, pyarrow reads an object by 256 kB a request."""
+    while piece := stream.read(PIECE):
+        yield piece
 
 
 def _download(system: fs.FileSystem, inner: str, local: Path) -> None:
