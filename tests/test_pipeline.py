@@ -78,8 +78,11 @@ def test_an_adapter_trained_with_zero_3_stays_by_itself_when_asked_to(outcomes, 
     found = pipeline.run(load_config(str(folder / "run.yaml"), overrides), until="unlearned")[-1]
     assert found.state == "ran", found.error
     unlearned = Path(found.folder)
-    base = json.loads((unlearned / "adapter_config.json").read_text())["base_model_name_or_path"]
+    written = json.loads((unlearned / "adapter_config.json").read_text())
+    base = written["base_model_name_or_path"]
     assert base == tiny_model_folder
+    assert written["target_modules"] == sorted(written["target_modules"])  # the same every time
+    assert f"base_model: {base}\n" in (unlearned / "README.md").read_text()
     before, after = load_model(base).state_dict(), load_model(str(unlearned)).state_dict()
     changed = {name for name, weight in before.items() if not weight.equal(after[name])}
     assert changed == {name for name in before if "proj" in name}  # every linear layer but the output

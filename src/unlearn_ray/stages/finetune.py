@@ -150,15 +150,20 @@ def _advice() -> Iterator[None]:
 def _adapted(model: PreTrainedModel, job: FineTune) -> PreTrainedModel | PeftModel:
     if job.adapter is None:
         return model
+    base = model_path(job.baseline)
     # lora_alpha is declared as an integer, and used as a number.
     lora = LoraConfig(
         r=job.adapter.rank,
         lora_alpha=job.adapter.alpha,  # type: ignore[arg-type]
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=model_path(job.baseline),
+        base_model_name_or_path=base,
     )
-    return PeftModel(model, lora)
+    adapted = PeftModel(model, lora)
+    # What is written of an adapter is the same every time: PEFT has the names as a set, and the path of a node's copy.
+    lora.target_modules = sorted(lora.target_modules or ())
+    model.config._name_or_path = base
+    return adapted
 
 
 def _write(
