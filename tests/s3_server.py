@@ -95,7 +95,7 @@ def serve_s3(*buckets: str, wire: Namespaces | None = None) -> Iterator[S3Server
 
     def application(environ: dict, start_response: Callable) -> Iterable[bytes]:
         method, path, query = (environ[name] for name in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING"))
-        fault = s3.take(method, f"{path}?{query}")
+        fault = s3.take(method, f"{path}?{query}" if query else path)
         if fault is None:
             return moto(environ, start_response)
         if fault.kind == "slow":

@@ -1,11 +1,17 @@
 """Opening the models of steps."""
 
+import json
+
 import torch
 from peft import LoraConfig, get_peft_model
 
+from unlearn_ray.config import Adapter
 from unlearn_ray.engine import storage
 from unlearn_ray.models import load_model, load_tokenizer
-from unlearn_ray.stages.baseline import open_model, open_tokenizer
+from unlearn_ray.stages.baseline import open_model, open_tokenizer, write_checkpoint
+from unlearn_ray.stages.finetune import FineTune, adapted
+from unlearn_ray.training.examples import text_example
+from unlearn_ray.training.loop import TrainSettings
 
 
 def test_a_training_worker_keeps_its_model_to_itself(tiny_model_folder, monkeypatch):
@@ -17,15 +23,40 @@ def test_a_training_worker_keeps_its_model_to_itself(tiny_model_folder, monkeypa
 def test_an_adapter_in_an_object_store_finds_its_base_there(s3, tiny_model_folder, tmp_path):
     base = "s3://runs/shared/baseline"
     storage.upload_folder(tiny_model_folder, base)
-    adapted = get_peft_model(
+    model = get_peft_model(
         load_model(tiny_model_folder), LoraConfig(target_modules="all-linear", init_lora_weights=False)
     )
-    adapted.peft_config["default"].base_model_name_or_path = base
-    adapted.save_pretrained(tmp_path)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(tmp_path)
     storage.upload_folder(str(tmp_path), "s3://runs/story/reinforced")
     opened = open_model("s3://runs/story/reinforced", False, dtype=torch.float32)
-    expected = adapted.merge_and_unload().state_dict()
+    expected = model.merge_and_unload().state_dict()
     torch.testing.assert_close(opened.state_dict(), expected)
+
+
+def test_what_is_written_of_an_adapter_depends_on_the_root_alone(s3, tiny_model_folder):
+    tokenizer = load_tokenizer(tiny_model_folder)
+
+    def written(root: str) -> dict[str, bytes]:
+        baseline, out = f"{root}/shared/baseline", f"{root}/story/reinforced"
+        storage.upload_folder(tiny_model_folder, baseline)
+        storage.write_json(f"{baseline}/model.json", {"path": baseline})
+        settings = TrainSettings(epochs=1, learning_rate=1e-3, global_batch=1, seed=0)
+        job = FineTune(out, baseline, "", text_example, settings, Adapter(rank=4), trust_remote_code=False)
+        torch.manual_seed(0)
+        model = adapted(open_model(baseline, False, dtype=torch.float32, spread=False), job)
+        write_checkpoint(model, tokenizer, out)
+        return {
+            file.removeprefix(root): storage.read_bytes(file).replace(root.encode(), b"ROOT")
+            for file in storage.list_files(out)
+        }
+
+    files = written("s3://runs/one")
+    assert files == written("s3://runs/another-one")
+    card = files["/story/reinforced/README.md"].decode()
+    assert card.count("ROOT/shared/baseline") >= 2 and "unlearn-ray" not in card
+    modules = json.loads(files["/story/reinforced/adapter_config.json"])["target_modules"]
+    assert modules == sorted(modules)
 
 
 def test_a_tokenizer_is_opened_without_its_models_weights(s3, tiny_model_folder):

@@ -111,7 +111,7 @@ def _work(config: dict) -> list[float]:
     tokenizer = open_tokenizer(job.baseline, job.trust_remote_code)
     # Weights that are trained are float32; those that an adapter leaves alone are what is fastest.
     dtype = None if job.adapter else torch.float32
-    model = _adapted(open_model(job.baseline, job.trust_remote_code, dtype=dtype, spread=False), job)
+    model = adapted(open_model(job.baseline, job.trust_remote_code, dtype=dtype, spread=False), job)
     background = Background()
     work = partial(
         train,
@@ -147,10 +147,16 @@ def _advice() -> Iterator[None]:
         ) from error
 
 
-def _adapted(model: PreTrainedModel, job: FineTune) -> PreTrainedModel | PeftModel:
+def adapted(model: PreTrainedModel, job: FineTune) -> PreTrainedModel | PeftModel:
+    """The baseline with a new adapter, where the job wants one.
+
+    What is then written of it is the same every time and everywhere: by itself PEFT writes the names of layers in the
+    order of a set, and into README.md where a node's copy of the baseline lies.
+    """
     if job.adapter is None:
         return model
     base = model_path(job.baseline)
+    model.config.name_or_path = model.name_or_path = base
     # lora_alpha is declared as an integer, and used as a number.
     lora = LoraConfig(
         r=job.adapter.rank,
@@ -159,11 +165,9 @@ def _adapted(model: PreTrainedModel, job: FineTune) -> PreTrainedModel | PeftMod
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
     )
-    adapted = PeftModel(model, lora)
-    # What is written of an adapter is the same every time: PEFT has the names as a set, and the path of a node's copy.
+    with_adapter = PeftModel(model, lora)
     lora.target_modules = sorted(lora.target_modules or ())
-    model.config._name_or_path = base
-    return adapted
+    return with_adapter
 
 
 def _write(
