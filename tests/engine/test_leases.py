@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from unlearn_ray.engine import leases, storage
 from unlearn_ray.engine.leases import driving, leased, living_drivers
@@ -16,7 +18,17 @@ from unlearn_ray.engine.leases import driving, leased, living_drivers
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(storage, "SETTLE_S", 0.5)
     monkeypatch.setattr(leases, "LINGER_S", 0)
-    return str(tmp_path) if request.param == "local" else f"fsspec+memory://{uuid.uuid4().hex}/runs"
+    if request.param == "local":
+        return str(tmp_path)
+    open_shared = MemoryFileSystem._open
+
+    def open_own(self, path: str, mode: str = "rb", **options):
+        """By itself it gives all readers one file, with one position."""
+        file = open_shared(self, path, mode, **options)
+        return io.BytesIO(file.getvalue()) if mode == "rb" else file
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_own)
+    return f"fsspec+memory://{uuid.uuid4().hex}/runs"
 
 
 def leave_driver(root: str, name: str = "dead", **changes) -> None:
