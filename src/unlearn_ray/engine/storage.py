@@ -43,8 +43,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
 
     def read() -> bytes:
         with system.open_input_stream(inner) as stream:
-            whole = at_most is None and path.startswith(OBJECT_STORES)
-            return b"".join(_pieces(stream)) if whole else stream.read(at_most)
+            return b"".join(_pieces(stream)) if at_most is None else stream.read(at_most)
 
     with _reading(path):
         return patiently(read)
