@@ -4,6 +4,9 @@ BIN = $(VENV)/bin
 # Models come from files here; a run of your own may use the hub.
 DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
 
+# Most of a test's time processes start: two files at a time keep two cores at work.
+BESIDE = --numprocesses 2 --dist loadfile
+
 LABEL_STUDIO = .label-studio
 
 .PHONY: demo audit test slow long lint label-studio clean
@@ -15,10 +18,10 @@ audit: data/demo/.fetched  ## the demo, and what an attacker gets back from its 
 	$(DEMO) run configs/demo.yaml --audit
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(BESIDE)
 
 slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(BESIDE)
 
 long: data/demo/.fetched  ## clusters that keep losing nodes, and many forget sets: too long for CI
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from unlearn_ray.method.labels import IGNORED, gains, generic_logits
 from unlearn_ray.models import compute_dtype, decoder, lm_head
-from unlearn_ray.training.examples import endless_batches, epoch_batches
+from unlearn_ray.training.examples import endless_batches, training_batches
 from unlearn_ray.training.loop import BETAS, TrainSettings, learning_rate_at
 
 BETA = 0.1  # of NPO, as in its paper
@@ -69,8 +69,7 @@ def unlearn_by(
     with torch.no_grad():
         references = torch.cat([block_logprobs(model, leading, [block])[0] for block in forget])
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=BETAS, weight_decay=0.0)
-    orders = [epoch_batches(len(forget), settings.global_batch, settings.seed, n) for n in range(settings.epochs)]
-    batches = [batch for order in orders for batch in order]
+    batches = training_batches(len(forget), settings.global_batch, settings.epochs, settings.seed)
     held = islice(endless_batches(len(retain), settings.retain_batch, settings.seed), len(batches))
     model.train()
     for step, (rows, retained) in enumerate(zip(batches, held, strict=True)):

@@ -218,7 +218,7 @@ def test_joint_forgetting_trains_once_on_all_sets(given, tmp_path):
     separate, joint = (plan([*arguments, f"mode={mode}"], 80).steps["unlearned"] for mode in ("separate", "joint"))
     # 40 blocks a set: two steps an epoch for each, three for both together.
     epochs = load_config(arguments[0], arguments[1:]).unlearn.epochs
-    assert (separate, joint) == (f"{4 * epochs} optimiser steps", f"{3 * epochs} optimiser steps")
+    assert (separate, joint) == (f"{4 * epochs:g} optimiser steps", f"{3 * epochs:g} optimiser steps")
 
 
 def test_a_sequence_asks_every_model_about_all_sets_before(given, tmp_path):

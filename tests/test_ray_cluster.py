@@ -103,7 +103,7 @@ def demo_run(tmp_path) -> dict:
     for file in ("probes", "controls"):
         run["evaluate"][file] = f"{PROJECT}/{run['evaluate'][file]}"
     adapter = {"adapter": {"rank": 16, "alpha": 32}, "global_batch": 8, "learning_rate": 1e-3}
-    run["reinforce"] |= adapter
+    run["reinforce"] |= {**adapter, "epochs": 1}
     run["unlearn"] |= {**adapter, "merge_adapter": False, "retain_batch": 4, "retain_blocks": 24}
     run["resources"] |= RESOURCES | {"batch_blocks": 8, "micro_batch": 8}
     del run["audit"]

@@ -17,6 +17,7 @@ from unlearn_ray.training.examples import (
     hard_example,
     soft_example,
     text_example,
+    training_batches,
 )
 from unlearn_ray.training.layout import Layout
 from unlearn_ray.training.loop import Diverged, LossModel, TrainSettings, learning_rate_at, train
@@ -117,6 +118,12 @@ def test_an_epoch_has_every_block_once_and_depends_on_seed_and_epoch_alone():
     assert sorted(np.concatenate(batches)) == list(range(10))
     assert all((a == b).all() for a, b in zip(batches, epoch_batches(10, 4, seed=3, epoch=1), strict=True))
     assert not np.array_equal(np.concatenate(batches), np.concatenate(epoch_batches(10, 4, seed=3, epoch=2)))
+
+
+def test_the_last_of_some_epochs_may_be_a_part():
+    whole = [list(batch) for epoch in range(3) for batch in epoch_batches(10, 4, seed=3, epoch=epoch)]
+    for epochs, steps in {3: 9, 2: 6, 1 / 3: 1, 0.5: 2, 1.6: 5, 0.01: 1}.items():
+        assert [list(batch) for batch in training_batches(10, 4, epochs, seed=3)] == whole[:steps]
 
 
 def test_endless_batches_go_through_all_rows_before_one_comes_again():

@@ -38,13 +38,7 @@ def wait_for_labels(root: Path, program: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def test_three_actors_give_the_labels_of_one(start, finish, undisturbed, tmp_path):
-    root = copied(undisturbed, tmp_path / "three")
-    finish(start("labels", root, *OVERRIDES, "resources.workers=3"))
-    assert labels(root) == labels(undisturbed)
-
-
-def test_killed_actors_change_no_label(start, finish, workers_of, undisturbed, tmp_path):
+def test_killed_actors_of_several_change_no_label_of_one(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("labels", root, *OVERRIDES, "resources.workers=2")
     wait_for_labels(root, program)

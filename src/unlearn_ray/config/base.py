@@ -32,6 +32,7 @@ Globs = Annotated[tuple[str, ...], BeforeValidator(several), AfterValidator(not_
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(ge=0)]
+Epochs = Annotated[float, Field(gt=0)]
 
 
 def refuse_unread(origin: str, unread: set[str], whole: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from unlearn_ray.config.base import (
     Alpha,
     Count,
+    Epochs,
     Globs,
     Section,
     Share,
@@ -97,7 +98,8 @@ class Adapter(Section):
 class Training(Section):
     """A fine-tuning: what the reinforced and the unlearned model have in common."""
 
-    epochs: Count
+    epochs: Epochs
+    """Passes over the blocks; the last one may be a part, 0.5 for half of them."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak rate; small models need larger ones than the defaults, which are the paper's for 7B."""
     global_batch: Count = 128
@@ -116,7 +118,7 @@ class Training(Section):
 class Reinforce(Training):
     """The fine-tuning on the forget set."""
 
-    epochs: Count = 3
+    epochs: Epochs = 3
     learning_rate: Annotated[float, Field(gt=0)] = 3e-6
 
 
@@ -152,7 +154,7 @@ class Label(Section):
 class Unlearn(Training):
     """The fine-tuning of the baseline towards the generic labels."""
 
-    epochs: Count = 2
+    epochs: Epochs = 2
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     checkpoint_every: Count = 20
     """Optimiser steps between kept checkpoints."""

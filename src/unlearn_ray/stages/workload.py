@@ -16,6 +16,7 @@ from unlearn_ray.models import load_tokenizer
 from unlearn_ray.planning import PROMPT_TOKENS, Shape
 from unlearn_ray.probe import Speed
 from unlearn_ray.scoring import PROMPTS_PER_BLOCK
+from unlearn_ray.training.examples import optimizer_steps
 
 CHARACTERS_A_TOKEN = 4
 ALWAYS_MEASURED = 3  # models of evaluation beside checkpoints and a reference: baseline, reinforced, unlearned
@@ -56,9 +57,8 @@ def _document_blocks(
         yield math.ceil(tokens / block_tokens)
 
 
-def optimizer_steps(settings: Reinforce | Unlearn, blocks: int) -> int:
-    """epochs * ceil(blocks / global_batch)"""
-    return settings.epochs * math.ceil(blocks / settings.global_batch)
+def training_steps(settings: Reinforce | Unlearn, blocks: int) -> int:
+    return optimizer_steps(blocks, settings.global_batch, settings.epochs)
 
 
 def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
@@ -67,7 +67,7 @@ def stage_steps(config: RunConfig, work: Workload) -> dict[str, str]:
     batches = sum(math.ceil(blocks / (config.resources.batch_blocks or CPU_BATCH)) for blocks in sets)
     models = sum(measured_models(config, blocks) for blocks in sets)
     trained = {
-        stage: f"{sum(optimizer_steps(settings, blocks) for blocks in trainings)} optimiser steps"
+        stage: f"{sum(training_steps(settings, blocks) for blocks in trainings)} optimiser steps"
         for stage, settings, trainings in (
             ("reinforced", config.reinforce, sets),
             ("unlearned", config.unlearn, unlearnings(config, work)),
@@ -86,7 +86,7 @@ def unlearnings(config: RunConfig, work: Workload) -> list[int]:
 
 def checkpoints(settings: Unlearn, blocks: int) -> int:
     """How many of the models on the way are kept."""
-    made = max(optimizer_steps(settings, blocks) - 1, 0) // settings.checkpoint_every
+    made = max(training_steps(settings, blocks) - 1, 0) // settings.checkpoint_every
     return made if settings.keep_checkpoints is None else min(made, settings.keep_checkpoints)
 
 
@@ -121,7 +121,7 @@ def _training_seconds(
     config: RunConfig, settings: Reinforce | Unlearn, blocks: int, retain_blocks: int, shape: Shape, speed: Speed
 ) -> float:
     """Tokens of the blocks, with the retain blocks beside each step, and one optimiser step a global batch."""
-    resources, steps = config.resources, optimizer_steps(settings, blocks)
+    resources, steps = config.resources, training_steps(settings, blocks)
     beside = config.unlearn.retain_batch or config.unlearn.global_batch
     tokens = config.label.block_tokens * (settings.epochs * blocks + (steps * beside if retain_blocks else 0))
     factor = (CHECKPOINTING if resources.activation_checkpointing else 1) * (ADAPTER if settings.adapter else 1)

@@ -1,5 +1,6 @@
 """What a fine-tuning is trained on: blocks with their targets, and which of them make up a step."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -59,6 +60,17 @@ class Examples:
 
     def __getitem__(self, row: int) -> Example:
         return self.decode(self.table.slice(row, 1).to_pylist()[0])
+
+
+def optimizer_steps(rows: int, global_batch: int, epochs: float) -> int:
+    """epochs * ceil(rows / global_batch), rounded, and at least one."""
+    return max(1, round(epochs * math.ceil(rows / global_batch)))
+
+
+def training_batches(rows: int, global_batch: int, epochs: float, seed: int) -> list[np.ndarray]:
+    """The blocks of each step; of a last epoch that is not whole the first steps."""
+    whole = (epoch_batches(rows, global_batch, seed, epoch) for epoch in range(math.ceil(epochs)))
+    return [batch for batches in whole for batch in batches][: optimizer_steps(rows, global_batch, epochs)]
 
 
 def epoch_batches(rows: int, global_batch: int, seed: int, epoch: int) -> list[np.ndarray]:

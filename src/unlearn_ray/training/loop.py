@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from unlearn_ray.errors import StepFailed
 from unlearn_ray.method.losses import linear_divergence
 from unlearn_ray.models import decoder, output_layer
-from unlearn_ray.training.examples import Example, Examples, endless_batches, epoch_batches
+from unlearn_ray.training.examples import Example, Examples, endless_batches, training_batches
 from unlearn_ray.training.layout import DATA_PARALLEL, Layout, check_layout
 from unlearn_ray.training.saves import Saves, Training
 
@@ -42,7 +42,7 @@ class TrainSettings:
     the result.
     """
 
-    epochs: int
+    epochs: float
     learning_rate: float
     global_batch: int
     seed: int
@@ -151,11 +151,7 @@ def train(
     Diverged with the step and its blocks, before anything of that step is written.
     """
     training = _prepare(model, leading, settings, accelerator, layout)
-    batches = [
-        batch
-        for epoch in range(settings.epochs)
-        for batch in epoch_batches(len(examples), settings.global_batch, settings.seed, epoch)
-    ]
+    batches = training_batches(len(examples), settings.global_batch, settings.epochs, settings.seed)
     held = endless_batches(len(retain), settings.retain_batch, settings.seed) if retain else iter(())
     retained = list(islice(held, len(batches)))
     losses = saves.restore(training) if saves else []
