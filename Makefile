@@ -21,7 +21,7 @@ test: $(VENV)/.installed  ## the tests, without the slow ones
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(BESIDE)
 
 slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(BESIDE)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(BESIDE) --no-loadscope-reorder
 
 long: data/demo/.fetched  ## clusters that keep losing nodes, and many forget sets: too long for CI
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long
