@@ -63,14 +63,14 @@ NODES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_kind_of_work_finds_its_nodes(start_cluster, tmp_path):
     cluster, _ = start_cluster(
         {name: node | {"labels": node["labels"] | {"name": name}} for name, node in NODES.items()}
     )
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "record")]
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "cpu": ["translators"],
