@@ -106,9 +106,9 @@ def test_the_shard_of_an_actor_that_dies_is_done_by_another(tmp_path):
 
 
 def test_who_stops_listening_frees_the_pools_at_once():
-    through = map_shards([str(number) for number in range(100)], Pool(Slow, workers=2, cpus=3))
+    through = map_shards([str(number) for number in range(400)], Pool(Slow, workers=2, cpus=3))  # 200 s
     next(through)
     through.close()
     began = time.monotonic()
     assert shards_through(signed("one", cpus=4)) == ["a", "b", "c"]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60

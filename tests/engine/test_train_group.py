@@ -120,7 +120,8 @@ class Same:
 
 
 @pytest.mark.slow
-def test_an_idle_group_stays_beside_a_small_pool_and_makes_room_for_a_large_one(train):
+def test_an_idle_group_stays_beside_a_small_pool_and_makes_room_for_a_large_one(train, monkeypatch):
+    monkeypatch.setattr(idle, "LINGER_S", 240)  # much longer than six processes take to start
     (first, _), _ = train(sum_over_workers, {"add": 1}, workers=2)
     assert len(list(map_shards(["a"], Pool(Same, cpus=1)))) == 1
     (second, _), _ = train(sum_over_workers, {"add": 1}, workers=2)
