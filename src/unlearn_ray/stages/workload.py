@@ -58,6 +58,7 @@ def _document_blocks(
 
 
 def training_steps(settings: Reinforce | Unlearn, blocks: int) -> int:
+    """Optimiser steps of one training."""
     return optimizer_steps(blocks, settings.global_batch, settings.epochs)
 
 
