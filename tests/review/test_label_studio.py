@@ -33,7 +33,7 @@ SHORT = """
 anchors: {min_count: 2}
 unlearn: {checkpoint_every: 100, retain_blocks: 4, retain_batch: 2}
 evaluate: {completions: 8, completion_tokens: 12, probability_prompts: 8, verbatim: 2, perplexity_blocks: 2,
-           bootstrap: 200}
+           bootstrap: 200, probes: null, controls: null}
 review: {label_probability: 1.0, labels: 8, gold: 0, passages: 3, terms: 8}
 resources: {micro_batch: 4}
 """
@@ -71,14 +71,18 @@ def demo(tmp_path) -> str:
         f"forget_sets=[{{name: alice, documents: {beginning('alice.txt', chapter)}}}]",
         f"retain={beginning('parents-assistant.txt', 20_000)}",
         f"evaluate.retain={beginning('stories.txt', 20_000)}",
-        *(f"{section}.{key}={value}" for section, of in yaml.safe_load(SHORT).items() for key, value in of.items()),
+        *(
+            f"{section}.{key}={json.dumps(value)}"
+            for section, of in yaml.safe_load(SHORT).items()
+            for key, value in of.items()
+        ),
     ]
     short = load_config("configs/demo.yaml", overrides).model_dump(mode="json", exclude_unset=True)
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(short))
     return str(tmp_path / "demo.yaml")
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_two_annotators_correct_the_demo_and_the_next_runs_redo_what_depends_on_it(
     demo, tmp_path, local_ray, monkeypatch
 ):
