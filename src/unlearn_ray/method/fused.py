@@ -11,7 +11,15 @@ import torch
 import triton  # type: ignore[import-not-found]
 import triton.language as tl  # type: ignore[import-not-found]
 
-from unlearn_ray.method.labels import GenericLabels, no_soft_labels, on_device
+from unlearn_ray.method.labels import (
+    GenericLabels,
+    gains,
+    generic_logits,
+    no_soft_labels,
+    on_device,
+    sorted_labels,
+    told_tokens,
+)
 
 BLOCK = 4096  # tokens of the vocabulary at one time
 
@@ -27,7 +35,7 @@ def best_labels(
     positions, vocabulary = v_baseline_TV.shape
     labels_KT = v_baseline_TV.new_empty((len(alphas), positions), dtype=torch.int32)
     baseline_prob_T, logsumexp_T = v_baseline_TV.new_empty(positions), v_baseline_TV.new_empty(positions)
-    v_generic_TV = torch.empty_like(v_changed_TV) if top_k else v_changed_TV
+    larger_TV = torch.empty_like(v_changed_TV) if top_k else v_changed_TV
     with torch.cuda.device_of(v_baseline_TV):
         _best_labels[(positions, len(alphas))](  # type: ignore[index]
             v_baseline_TV,
@@ -36,7 +44,7 @@ def best_labels(
             on_device(np.array(alphas, np.float32), v_baseline_TV.device),
             labels_KT,
             baseline_prob_T,
-            v_generic_TV,
+            larger_TV,
             logsumexp_T,
             VOCABULARY=vocabulary,
             SOFT=top_k > 0,
@@ -44,8 +52,10 @@ def best_labels(
         )
     if not top_k:
         return GenericLabels(labels_KT, baseline_prob_T, *no_soft_labels(v_changed_TV))
-    top_TS, ids_TS = v_generic_TV.topk(top_k, dim=1)
-    return GenericLabels(labels_KT, baseline_prob_T, ids_TS.int(), top_TS - logsumexp_T[:, None])
+    ids_TS = told_tokens(larger_TV, labels_KT[0], top_k)
+    changed_TS, reinforced_TS = v_changed_TV.gather(1, ids_TS), v_reinforced_TV.gather(1, ids_TS)
+    logits_TS = generic_logits(changed_TS, gains(reinforced_TS, changed_TS), alphas[0])
+    return GenericLabels(labels_KT, baseline_prob_T, *sorted_labels(ids_TS, logits_TS - logsumexp_T[:, None]))
 
 
 @triton.jit
@@ -56,7 +66,7 @@ def _best_labels(
     alphas,
     labels,
     baseline_prob,
-    v_generic,
+    larger,
     logsumexp,
     VOCABULARY: tl.constexpr,
     SOFT: tl.constexpr,
@@ -73,8 +83,8 @@ def _best_labels(
         at = start + tl.arange(0, BLOCK)
         there = at < VOCABULARY
         changed = tl.load(v_changed + first + at, mask=there, other=0.0)
-        gain = tl.maximum(tl.load(v_reinforced + first + at, mask=there, other=0.0) - changed, 0.0)
-        generic = tl.where(there, changed - alpha * gain, float("-inf"))
+        reinforced = tl.load(v_reinforced + first + at, mask=there, other=0.0)
+        generic = tl.where(there, changed - alpha * tl.maximum(reinforced - changed, 0.0), float("-inf"))
         here, here_at = tl.max(generic, axis=0, return_indices=True)
         best_at = tl.where(here > best, start + here_at, best_at)
         best = tl.maximum(best, here)
@@ -84,7 +94,7 @@ def _best_labels(
             baseline_sum = baseline_sum * tl.exp(baseline_top - top) + tl.sum(tl.exp(baseline - top), axis=0)
             baseline_top = top
             if SOFT:
-                tl.store(v_generic + first + at, generic, mask=there)
+                tl.store(larger + first + at, tl.maximum(changed, reinforced), mask=there)
                 generic_sum = generic_sum * tl.exp(generic_top - best) + tl.sum(tl.exp(generic - best), axis=0)
                 generic_top = best
     tl.store(labels + k * tl.num_programs(0) + row, best_at)

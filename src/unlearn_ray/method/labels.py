@@ -12,6 +12,7 @@ import torch
 CHUNK = 256  # positions whose logits exist at one time
 CPU_ROWS = 32  # of them, how many a CPU works on at one time: in the cache, not in memory
 NAMEABLE = 0.005  # the baseline's probability of all anchor tokens together from which on an anchor could be named
+LEAST_LOGPROB = -80.0  # of a token in a soft label: a probability of 0 in float32 would be none
 IGNORED = -100  # the label of a position that is not trained, by the transformers convention
 
 Head = Callable[[torch.Tensor], torch.Tensor]
@@ -49,8 +50,10 @@ class GenericLabels:
     """Labels of T positions, on the device that computed them. baseline_prob_T and the soft labels belong to the first
     alpha.
 
-    The log-probabilities of a soft label are those of the whole distribution, not renormalised over its S tokens: what
-    they lack to 1 is the mass of all other tokens.
+    A soft label has the label's best token and those most probable to either model, S in all, the most probable of the
+    label first. So it also names what it takes away: a token that was left to the mass of all others could keep a part
+    of that mass. The log-probabilities are those of the whole distribution, not renormalised: what they lack to 1 is
+    the mass of all other tokens.
     """
 
     labels_KT: torch.Tensor  # int32
@@ -101,6 +104,18 @@ def soft_labels(v_TV: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Ten
     return ids_TS.int(), top_TS - v_TV.logsumexp(dim=1, keepdim=True)
 
 
+def told_tokens(larger_TV: torch.Tensor, labels_T: torch.Tensor, top_k: int) -> torch.Tensor:
+    """The ids [T, S] that soft labels have: the label itself, and the largest of both models' logits, larger_TV, which
+    is written over."""
+    return larger_TV.scatter_(1, labels_T[:, None].long(), torch.inf).topk(top_k, dim=1).indices
+
+
+def sorted_labels(ids_TS: torch.Tensor, logprobs_TS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of soft labels and their log-probabilities, the most probable first."""
+    logprobs_TS, order_TS = logprobs_TS.clamp(min=LEAST_LOGPROB).sort(dim=1, descending=True, stable=True)
+    return ids_TS.gather(1, order_TS).int(), logprobs_TS
+
+
 def best_labels(
     v_baseline_TV: torch.Tensor,
     v_changed_TV: torch.Tensor,
@@ -117,7 +132,9 @@ def best_labels(
         v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
         if alpha == alphas[0] and top_k:
-            topk_ids_TS, topk_logprobs_TS = soft_labels(v_generic_TV, top_k)
+            ids_TS = told_tokens(torch.maximum(v_changed_TV, v_reinforced_TV), labels_KT[0], top_k)
+            logprobs_TS = v_generic_TV.gather(1, ids_TS) - v_generic_TV.logsumexp(dim=1, keepdim=True)
+            topk_ids_TS, topk_logprobs_TS = sorted_labels(ids_TS, logprobs_TS)
     chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
     baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
     return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, topk_ids_TS, topk_logprobs_TS)
