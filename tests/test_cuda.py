@@ -91,6 +91,7 @@ def test_the_fused_pass_gives_what_the_plain_one_gives(vocabulary, top_k):
     assert (plain.labels_KT == one_pass.labels_KT).float().mean() > 0.999  # a product and a difference may round once
     torch.testing.assert_close(plain.baseline_prob_T, one_pass.baseline_prob_T, rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(plain.topk_logprobs_TS, one_pass.topk_logprobs_TS, rtol=1e-5, atol=1e-5)
+    assert torch.equal(plain.topk_ids_TS, one_pass.topk_ids_TS)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: f"{settings.consistency}-{settings.scope}")

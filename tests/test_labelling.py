@@ -1,6 +1,7 @@
 """Labels against a slow and obvious reference: whole logits in float64, plain loops, alignment by comparing strings."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,31 @@ def test_soft_labels_are_the_head_of_the_generic_distribution(pair):
         np.testing.assert_allclose(np.exp(row["topk_logprobs"][i]), probs[i - 1][order[:5]], rtol=1e-3)
         assert row["baseline_prob"][i] == pytest.approx(probs[i - 1][order[0]], rel=1e-3)
     assert row["topk_ids"][0] == [] and row["labels_0"][0] == -100
+
+
+def test_the_cap_is_on_the_token_with_which_the_text_goes_on(pair):
+    tokenizer, *models = pair
+    settings = LabelSettings((5.0,), "restore", "original", "all", "forbid", top_k=200)
+    blocks = cut_blocks("story", STORY, tokenizer, block_tokens=48)
+    anchor_ids = sorted(set().union(*specific_tokens(tokenizer, DICTIONARY)))
+    free, capped = (
+        Labeller(*models, leading_ids(tokenizer), one, anchor_ids=anchor_ids)(
+            Preparer(DICTIONARY, tokenizer, one)(blocks)
+        ).to_pylist()
+        for one in (settings, replace(settings, own_token_cap=0.002))
+    )
+    over = 0
+    for was, now in zip(free, capped, strict=True):
+        assert was["labels_5"] == now["labels_5"]
+        for i, token in enumerate(was["input_ids"]):
+            before, after = (dict(zip(row["topk_ids"][i], row["topk_logprobs"][i], strict=True)) for row in (was, now))
+            assert before.keys() == after.keys()
+            if np.exp(before.get(token, -np.inf)) > 0.002:
+                over += 1
+                assert np.exp(after[token]) == pytest.approx(0.002, rel=1e-3)
+            else:
+                assert before == after
+    assert over > 10
 
 
 def test_batch_size_changes_no_label(pair):

@@ -152,7 +152,7 @@ def _until_labels(config: RunConfig, one: ForgetSet, shared: Steps, read: Read, 
     settings = label_settings(config.label, config.unlearn_alpha)
     labels = Step(
         "labels",
-        2,
+        3,
         one.name,
         config.label.model_dump(exclude={"block_tokens"}) | {"first_alpha": config.unlearn_alpha},
         partial(label, settings=settings, block_tokens=config.label.block_tokens, **common),

@@ -3,8 +3,9 @@
 Shapes: T positions, V vocabulary, K alphas, S most probable tokens of a soft label, H hidden size, N substitutions.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -138,6 +139,19 @@ def best_labels(
     chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
     baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
     return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, topk_ids_TS, topk_logprobs_TS)
+
+
+def cap_own_token(labels: GenericLabels, own_T: torch.Tensor, cap: float) -> GenericLabels:
+    """Soft labels that give own_T, the text's own next tokens, a probability of at most `cap`; what a token loses all
+    others gain in proportion, those that the label does not name too. Hard labels are left as they are.
+    """
+    logprobs_TS = labels.topk_logprobs_TS
+    own_TS = labels.topk_ids_TS == own_T[:, None]
+    own_prob_T1 = (logprobs_TS.exp() * own_TS).sum(dim=1, keepdim=True)
+    others_T1 = torch.maximum(1 - own_prob_T1, (logprobs_TS.exp() * ~own_TS).sum(dim=1, keepdim=True))
+    shared_TS = torch.where(own_TS, math.log(cap), logprobs_TS + math.log1p(-cap) - others_T1.log())
+    ids_TS, logprobs_TS = sorted_labels(labels.topk_ids_TS, torch.where(own_prob_T1 > cap, shared_TS, logprobs_TS))
+    return replace(labels, topk_ids_TS=ids_TS, topk_logprobs_TS=logprobs_TS)
 
 
 def no_soft_labels(v_TV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
