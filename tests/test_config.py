@@ -72,7 +72,7 @@ MISTAKES = {
     "label.consistency=strict": "label.consistency: should be 'restore' or 'paper'",
     "unlearn.alpha=3": "unlearn.alpha: 3 is not one of label.alpha",
     "label.top_k=0": "unlearn.targets: soft labels need label.top_k",
-    "label.own_token_cap=0": "label.own_token_cap: should be greater than 0",
+    "label.recitation_cap=0": "label.recitation_cap: should be greater than 0",
     "unlearn.learning_rate=.nan": "unlearn.learning_rate: should be a finite number",
     "unlearn.epochs=0": "unlearn.epochs: should be greater than 0",
     "unlearn.global_batch=2.5": "unlearn.global_batch: .*integer",
@@ -118,8 +118,8 @@ def test_averaged_weights_and_deepspeed_exclude_each_other(load):
 
 
 def test_a_cap_and_hard_labels_exclude_each_other(load):
-    with pytest.raises(InputError, match=r"label\.own_token_cap: only soft labels"):
-        load("unlearn.targets=hard", "label.own_token_cap=0.1")
+    with pytest.raises(InputError, match=r"label\.recitation_cap: only soft labels"):
+        load("unlearn.targets=hard", "label.recitation_cap=0.1")
 
 
 def test_a_missing_or_broken_file_is_named(load, tmp_path):

@@ -212,7 +212,7 @@ def test_the_cap_is_on_the_token_with_which_the_text_goes_on(pair):
         Labeller(*models, leading_ids(tokenizer), one, anchor_ids=anchor_ids)(
             Preparer(DICTIONARY, tokenizer, one)(blocks)
         ).to_pylist()
-        for one in (settings, replace(settings, own_token_cap=0.002))
+        for one in (settings, replace(settings, recitation_cap=0.002))
     )
     over = 0
     for was, now in zip(free, capped, strict=True):

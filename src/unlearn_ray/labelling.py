@@ -72,7 +72,7 @@ PREPARED_SCHEMA = pa.schema(
 @dataclass(frozen=True)
 class LabelSettings:
     """consistency: restore | paper; inside_anchors: original | skip; scope: all | anchors; unnamed_anchors: keep |
-    forbid; top_k: tokens of a soft label, 0 for none; own_token_cap: the most that a soft label gives the text's own
+    forbid; top_k: tokens of a soft label, 0 for none; recitation_cap: the most that a soft label gives the text's own
     next token, 1 for as much as it has."""
 
     alphas: tuple[float, ...]
@@ -81,7 +81,7 @@ class LabelSettings:
     scope: str
     unnamed_anchors: str
     top_k: int
-    own_token_cap: float = 1.0
+    recitation_cap: float = 1.0
 
 
 class Preparer:
@@ -215,9 +215,9 @@ class Labeller:
                 anchor_head=self.anchor_head,
                 top_k=self.settings.top_k,
             )
-            if self.settings.own_token_cap < 1:
+            if self.settings.recitation_cap < 1:
                 own = on_device(np.array(block["input_ids"], np.int64), device)[positions + 1]
-                labels = cap_own_token(labels, own, self.settings.own_token_cap)
+                labels = cap_own_token(labels, own, self.settings.recitation_cap)
             results.append(labels)
         return results
 

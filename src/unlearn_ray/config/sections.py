@@ -142,7 +142,7 @@ class Label(Section):
     logit), also where the reinforced model gains nothing since the baseline knew already; `keep` them (the paper)."""
     top_k: Annotated[int, Field(ge=0)] = 64
     """Most probable tokens kept as soft labels; 0 keeps the hard labels only."""
-    own_token_cap: Annotated[float, Field(gt=0, le=1)] = 1.0
+    recitation_cap: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The most probability that a soft label gives the token with which the text really goes on. A model that knows the
     text by heart recites it from the translated words, too; 0.1 keeps that out of the labels."""
 
@@ -297,8 +297,8 @@ class RunConfig(Section):
             )
         if self.unlearn.targets == "soft" and self.label.top_k == 0:
             raise ValueError("unlearn.targets: soft labels need label.top_k above 0; or set unlearn.targets=hard")
-        if self.unlearn.targets == "hard" and self.label.own_token_cap < 1:
-            raise ValueError("label.own_token_cap: only soft labels have a probability to cap; leave it 1")
+        if self.unlearn.targets == "hard" and self.label.recitation_cap < 1:
+            raise ValueError("label.recitation_cap: only soft labels have a probability to cap; leave it 1")
         if self.unlearn.average_share > 0 and self.resources.deepspeed:
             raise ValueError("unlearn.average_share: no process has whole weights to average under resources.deepspeed")
         if self.mode == "sequential" and not self.unlearn.merge_adapter:

@@ -35,7 +35,7 @@ def label_settings(settings: Label, alpha: float) -> LabelSettings:
         settings.scope,
         settings.unnamed_anchors,
         settings.top_k,
-        settings.own_token_cap,
+        settings.recitation_cap,
     )
 
 
