@@ -105,6 +105,10 @@ OURS = {
     "forbid, soft, alpha 10": [
         Ours(replace(FORBID, alphas=(10.0,)), rate=rate, **HELD_TO_TEXT) for rate in (4e-4, 3e-4)
     ],
+    "forbid, soft, capped": [
+        Ours(replace(FORBID, recitation_cap=0.1), rate=4e-4, **HELD_TO_TEXT | {"retain_weight": weight})
+        for weight in (2.0, 1.0)
+    ],
     "forbid, soft, retain weight 2": [Ours(FORBID, rate=4e-4, **HELD_TO_TEXT | {"retain_weight": 2.0})],
     "forbid, soft, LoRA": [Ours(FORBID, rate=2e-3, rank=16, **HELD_TO_TEXT)],
     "shipped": [Ours(SHIPPED, rate=rate, **SHIPPED_TRAINING) for rate in (4e-4, 2e-4)],
