@@ -21,7 +21,7 @@ from unlearn_ray.endpoint import Connection, check_endpoint
 from unlearn_ray.method import llm_judge, proposals, written_prompts
 from unlearn_ray.method.llm_judge import Completion
 from unlearn_ray.method.passages import draw_passages
-from unlearn_ray.models import load_model, load_tokenizer
+from unlearn_ray.models import compute_dtype, load_model, load_tokenizer
 from unlearn_ray.stages.asking import AskShard, Inquiry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -81,7 +81,8 @@ def real_server(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [Path(sys.executable).parent / "transformers", "serve", folder]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "bfloat16"]
+    dtype = str(compute_dtype("cpu")).removeprefix("torch.")
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", dtype]
     with open(folder / "serve.log", "w+") as log:
         server = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
         try:
