@@ -141,7 +141,7 @@ class Label(Section):
     """Anchors that the block has not named yet: `forbid` the tokens that begin or continue them (they fall to the mean
     logit), also where the reinforced model gains nothing since the baseline knew already; `keep` them (the paper)."""
     top_k: Annotated[int, Field(ge=0)] = 64
-    """Most probable tokens kept as soft labels; 0 keeps the hard labels only."""
+    """Tokens of a soft label: those most probable to either model; 0 keeps the hard labels only."""
     recitation_cap: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The most probability that a soft label gives the token with which the text really goes on. A model that knows the
     text by heart recites it from the translated words, too; 0.1 keeps that out of the labels."""

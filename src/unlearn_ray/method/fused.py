@@ -11,15 +11,7 @@ import torch
 import triton  # type: ignore[import-not-found]
 import triton.language as tl  # type: ignore[import-not-found]
 
-from unlearn_ray.method.labels import (
-    GenericLabels,
-    gains,
-    generic_logits,
-    no_soft_labels,
-    on_device,
-    sorted_labels,
-    told_tokens,
-)
+from unlearn_ray.method.labels import GenericLabels, no_soft_labels, on_device, told_labels
 
 BLOCK = 4096  # tokens of the vocabulary at one time
 
@@ -52,10 +44,8 @@ def best_labels(
         )
     if not top_k:
         return GenericLabels(labels_KT, baseline_prob_T, *no_soft_labels(v_changed_TV))
-    ids_TS = told_tokens(larger_TV, labels_KT[0], top_k)
-    changed_TS, reinforced_TS = v_changed_TV.gather(1, ids_TS), v_reinforced_TV.gather(1, ids_TS)
-    logits_TS = generic_logits(changed_TS, gains(reinforced_TS, changed_TS), alphas[0])
-    return GenericLabels(labels_KT, baseline_prob_T, *sorted_labels(ids_TS, logits_TS - logsumexp_T[:, None]))
+    soft = told_labels(larger_TV, v_changed_TV, v_reinforced_TV, labels_KT[0], logsumexp_T, alphas[0], top_k)
+    return GenericLabels(labels_KT, baseline_prob_T, *soft)
 
 
 @triton.jit

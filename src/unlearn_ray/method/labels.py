@@ -1,6 +1,6 @@
 """Generic labels: what a model that never read the forget set would predict next (METHOD.md, "The pipeline", step 3).
 
-Shapes: T positions, V vocabulary, K alphas, S most probable tokens of a soft label, H hidden size, N substitutions.
+Shapes: T positions, V vocabulary, K alphas, S tokens of a soft label, H hidden size, N substitutions.
 """
 
 import math
@@ -105,10 +105,22 @@ def soft_labels(v_TV: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Ten
     return ids_TS.int(), top_TS - v_TV.logsumexp(dim=1, keepdim=True)
 
 
-def told_tokens(larger_TV: torch.Tensor, labels_T: torch.Tensor, top_k: int) -> torch.Tensor:
-    """The ids [T, S] that soft labels have: the label itself, and the largest of both models' logits, larger_TV, which
-    is written over."""
-    return larger_TV.scatter_(1, labels_T[:, None].long(), torch.inf).topk(top_k, dim=1).indices
+def told_labels(
+    larger_TV: torch.Tensor,
+    v_changed_TV: torch.Tensor,
+    v_reinforced_TV: torch.Tensor,
+    labels_T: torch.Tensor,
+    logsumexp_T: torch.Tensor,
+    alpha: float,
+    top_k: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Soft labels: the label itself, and the largest of both models' logits, larger_TV, which is written over.
+    logsumexp_T: of the generic logits.
+    """
+    ids_TS = larger_TV.scatter_(1, labels_T[:, None].long(), torch.inf).topk(top_k, dim=1).indices
+    changed_TS, reinforced_TS = v_changed_TV.gather(1, ids_TS), v_reinforced_TV.gather(1, ids_TS)
+    logits_TS = generic_logits(changed_TS, gains(reinforced_TS, changed_TS), alpha)
+    return sorted_labels(ids_TS, logits_TS - logsumexp_T[:, None])
 
 
 def sorted_labels(ids_TS: torch.Tensor, logprobs_TS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,9 +145,10 @@ def best_labels(
         v_generic_TV = generic_logits(v_changed_TV, gains_TV, alpha)
         labels_KT.append(v_generic_TV.argmax(dim=1))
         if alpha == alphas[0] and top_k:
-            ids_TS = told_tokens(torch.maximum(v_changed_TV, v_reinforced_TV), labels_KT[0], top_k)
-            logprobs_TS = v_generic_TV.gather(1, ids_TS) - v_generic_TV.logsumexp(dim=1, keepdim=True)
-            topk_ids_TS, topk_logprobs_TS = sorted_labels(ids_TS, logprobs_TS)
+            larger_TV = torch.maximum(v_changed_TV, v_reinforced_TV)
+            topk_ids_TS, topk_logprobs_TS = told_labels(
+                larger_TV, v_changed_TV, v_reinforced_TV, labels_KT[0], v_generic_TV.logsumexp(dim=1), alpha, top_k
+            )
     chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
     baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
     return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, topk_ids_TS, topk_logprobs_TS)
@@ -145,10 +158,10 @@ def cap_own_token(labels: GenericLabels, own_T: torch.Tensor, cap: float) -> Gen
     """Soft labels that give own_T, the text's own next tokens, a probability of at most `cap`; what a token loses all
     others gain in proportion, those that the label does not name too. Hard labels are left as they are.
     """
-    logprobs_TS = labels.topk_logprobs_TS
-    own_TS = labels.topk_ids_TS == own_T[:, None]
-    own_prob_T1 = (logprobs_TS.exp() * own_TS).sum(dim=1, keepdim=True)
-    others_T1 = torch.maximum(1 - own_prob_T1, (logprobs_TS.exp() * ~own_TS).sum(dim=1, keepdim=True))
+    logprobs_TS, own_TS = labels.topk_logprobs_TS, labels.topk_ids_TS == own_T[:, None]
+    probs_TS = logprobs_TS.exp()
+    own_prob_T1 = (probs_TS * own_TS).sum(dim=1, keepdim=True)
+    others_T1 = torch.maximum(1 - own_prob_T1, (probs_TS * ~own_TS).sum(dim=1, keepdim=True))
     shared_TS = torch.where(own_TS, math.log(cap), logprobs_TS + math.log1p(-cap) - others_T1.log())
     ids_TS, logprobs_TS = sorted_labels(labels.topk_ids_TS, torch.where(own_prob_T1 > cap, shared_TS, logprobs_TS))
     return replace(labels, topk_ids_TS=ids_TS, topk_logprobs_TS=logprobs_TS)
