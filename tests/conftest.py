@@ -136,6 +136,7 @@ def local_ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         ray.init("local", num_cpus=6, log_to_driver=False, include_dashboard=True, dashboard_host="127.0.0.1")
         yield
         ray.shutdown()

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-import openai
-from openai import APIConnectionError, APIStatusError, APITimeoutError, DefaultHttpxClient, OpenAI
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unlearn_ray.errors import InputError, StepFailed
+
+# Its import takes a second, and most processes that know of questions ask none: what sends them imports it.
+if TYPE_CHECKING:
+    import openai
 
 Message = dict[str, str]  # role, content
 _Form = Callable[["Question"], dict[str, Any]]
@@ -98,13 +99,15 @@ class Chat:
     """
 
     def __init__(self, connection: Connection, api_key: str, answers: Answers):
+        import openai
+
         self.connection, self.answers = connection, answers
-        self.client = OpenAI(
+        self.client = openai.OpenAI(
             base_url=connection.base_url,
             api_key=api_key,
             timeout=connection.timeout_s,
             max_retries=connection.attempts - 1,
-            http_client=DefaultHttpxClient(event_hooks={"request": [Pace(connection.per_minute)]}),
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [Pace(connection.per_minute)]}),
         )
         self._form: _Form | None = None
         self._choosing = threading.Lock()
@@ -112,6 +115,8 @@ class Chat:
     def ask(self, question: Question) -> Answer:
         """Raises InputError where no question can be answered (no such model, a wrong key), and Unanswered where this
         one was not."""
+        import openai
+
         if known := self.answers.read(question.key):
             return Answer(**known, kept=True)
         try:
@@ -133,14 +138,16 @@ class Chat:
 
     def _first_sent(self, question: Question) -> Any:
         """Sends in one form after another; where all are turned down, the last error is about something else."""
+        import openai
+
         once = self.client.with_options(max_retries=0)
         for form in _FORMS:
             try:
                 response = self._send(once, question, form)
-            except APIStatusError as error:
+            except openai.APIStatusError as error:
                 if error.status_code not in (400, 404, 415, 422, 500, 501):
                     break
-            except APIConnectionError:
+            except openai.APIConnectionError:
                 break
             else:
                 self._form = form
@@ -148,7 +155,7 @@ class Chat:
         return self._send(self.client, question, _FORMS[0])
 
     @staticmethod
-    def _send(client: OpenAI, question: Question, form: _Form) -> Any:
+    def _send(client: "openai.OpenAI", question: Question, form: _Form) -> Any:
         return client.chat.completions.create(
             model=question.model,
             messages=list(question.messages),  # type: ignore[arg-type]
@@ -173,10 +180,12 @@ class Pace:
 
 def check_endpoint(connection: Connection, api_key: str) -> None:
     """Raises InputError for an endpoint that cannot be reached or refuses the key; asks for nothing that costs."""
-    client = OpenAI(base_url=connection.base_url, api_key=api_key, timeout=10, max_retries=1)
+    import openai
+
+    client = openai.OpenAI(base_url=connection.base_url, api_key=api_key, timeout=10, max_retries=1)
     try:
         client.models.list()
-    except APIConnectionError as error:
+    except openai.APIConnectionError as error:
         raise InputError(f"{client.base_url}: cannot reach this endpoint: {error.__cause__ or error}") from error
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise _own_error(error, str(client.base_url), "") from error
@@ -202,16 +211,18 @@ def _answer(response: Any) -> Answer:
 
 
 def _own_error(error: Exception, base_url: str, model: str) -> Exception:
+    import openai
+
     match error:
-        case APITimeoutError():
+        case openai.APITimeoutError():
             return Unanswered(f"{base_url}: no answer in time")
-        case APIConnectionError():
+        case openai.APIConnectionError():
             return Unanswered(f"{base_url}: cannot reach this endpoint: {error.__cause__ or error}")
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return InputError(f"{base_url}: the endpoint refuses the key (HTTP {error.status_code})")
         case openai.NotFoundError():
             return InputError(f"{base_url}: no such model or path, asked for {model} (HTTP 404)")
-        case APIStatusError():
+        case openai.APIStatusError():
             return Unanswered(f"{base_url}: HTTP {error.status_code}: {' '.join(error.message.split())[:300]}")
         case _:
             return Unanswered(f"{base_url}: {error}")

@@ -11,7 +11,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Enough steps, with a state every few of them, to be killed between two.
-OVERRIDES = ["label.block_tokens=32", "reinforce.epochs=8", "reinforce.global_batch=8", "resources.save_every=10",
+OVERRIDES = ["label.block_tokens=32", "reinforce.epochs=5", "reinforce.global_batch=8", "resources.save_every=10",
              "resources.workers=2", "resources.deepspeed=configs/deepspeed/zero2.json"]  # fmt: skip
 
 

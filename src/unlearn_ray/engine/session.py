@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray.data
-import torch
 
 from unlearn_ray.config import Resources
 from unlearn_ray.engine.environment import KEEP_MEMORY, QUIET
@@ -35,6 +34,10 @@ def ensure_ray(resources: Resources, share: float = 1.0) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, and no warning about it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns of every actor pool, ray issue 53727
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        os.environ.setdefault(
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+        )  # no cloud takes away this machine's only node
     # The dashboard stays on, on loopback: without it Ray Train complains every second that it cannot query the state.
     local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "num_cpus": _local_cpus(resources)}
     try:
@@ -91,6 +94,8 @@ def _connect(address: str) -> None:
 def _worker_environment(resources: Resources, address: str) -> dict[str, str]:
     on_cpus = resources.gpus_per_worker == 0
     if resources.gpus_per_worker == "auto" and address == "local":
+        import torch  # takes seconds, and most processes that import this module start no Ray
+
         on_cpus = not torch.cuda.is_available()
     wanted = QUIET | (KEEP_MEMORY | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"} if on_cpus else {})
     # What is set already stays: it is the user's word, and Ray refuses to change what a job's runtime environment sets.
