@@ -4,8 +4,10 @@ BIN = $(VENV)/bin
 # Models come from files here; a run of your own may use the hub.
 DEMO = HF_HUB_OFFLINE=1 $(BIN)/unlearn-ray
 
-# Most of a test's time processes start: two files at a time keep two cores at work.
+# Most of a test's time processes start: two files at a time keep two cores at work. Their threads share these cores:
+# see src/unlearn_ray/engine/environment.py.
 BESIDE = --numprocesses 2 --dist loadfile
+TESTS = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 
 LABEL_STUDIO = .label-studio
 
@@ -18,13 +20,13 @@ audit: data/demo/.fetched  ## the demo, and what an attacker gets back from its 
 	$(DEMO) run configs/demo.yaml --audit
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(BESIDE)
+	$(TESTS) $(BESIDE)
 
 slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(BESIDE) --no-loadscope-reorder
+	$(TESTS) -m slow $(BESIDE) --no-loadscope-reorder
 
 long: data/demo/.fetched  ## clusters that keep losing nodes, and many forget sets: too long for CI
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long
+	$(TESTS) -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

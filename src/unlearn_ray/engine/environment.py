@@ -14,3 +14,7 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+
+# By default the threads of a matrix product spin while they wait for one another, and keep from each other the cores
+# that several processes share: benchmarks/cores.py.
+SHARE_CORES = {"OMP_WAIT_POLICY": "passive"}

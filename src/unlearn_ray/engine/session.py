@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import ray.data
 
 from unlearn_ray.config import Resources
-from unlearn_ray.engine.environment import KEEP_MEMORY, QUIET
+from unlearn_ray.engine.environment import KEEP_MEMORY, QUIET, SHARE_CORES
 from unlearn_ray.engine.idle import end_all, set_share
 from unlearn_ray.errors import InputError
 
@@ -35,9 +35,7 @@ def ensure_ray(resources: Resources, share: float = 1.0) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns of every actor pool, ray issue 53727
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        os.environ.setdefault(
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
-        )  # no cloud takes away this machine's only node
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes away the only node
     # The dashboard stays on, on loopback: without it Ray Train complains every second that it cannot query the state.
     local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "num_cpus": _local_cpus(resources)}
     try:
@@ -97,6 +95,7 @@ def _worker_environment(resources: Resources, address: str) -> dict[str, str]:
         import torch  # takes seconds, and most processes that import this module start no Ray
 
         on_cpus = not torch.cuda.is_available()
-    wanted = QUIET | (KEEP_MEMORY | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"} if on_cpus else {})
+    for_cpus = KEEP_MEMORY | SHARE_CORES | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    wanted = QUIET | (for_cpus if on_cpus else {})
     # What is set already stays: it is the user's word, and Ray refuses to change what a job's runtime environment sets.
     return {name: value for name, value in wanted.items() if name not in os.environ}
