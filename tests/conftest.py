@@ -133,12 +133,15 @@ def local_ray():
     """One Ray for all tests that need one: starting it takes longer than most of them."""
     import ray
 
+    from unlearn_ray.engine.idle import end_all
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         ray.init("local", num_cpus=6, log_to_driver=False, include_dashboard=True, dashboard_host="127.0.0.1")
         yield
+        end_all()  # a thread of Ray Data that is still at work when its Ray goes can take the whole process with it
         ray.shutdown()
 
 
