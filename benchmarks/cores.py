@@ -41,7 +41,7 @@ def measured() -> dict[str, float]:
     return {"training": seconds(step), "completing": seconds(complete)}
 
 
-def seconds(work, times: int = 3) -> float:
+def seconds(work, times: int = 2) -> float:
     work()  # the first time is another
     start = time.monotonic()
     for _ in range(times):
