@@ -22,10 +22,10 @@ audit: data/demo/.fetched  ## the demo, and what an attacker gets back from its 
 test: $(VENV)/.installed  ## the tests, without the slow ones
 	$(TESTS) $(BESIDE)
 
-slow: data/demo/.fetched label-studio  ## real models and books, killed runs, a Ray job, people in the loop
+slow: data/demo/.fetched  ## real models and books, killed runs, lost nodes, a Ray job
 	$(TESTS) -m slow $(BESIDE) --no-loadscope-reorder
 
-long: data/demo/.fetched  ## clusters that keep losing nodes, and many forget sets: too long for CI
+long: data/demo/.fetched label-studio  ## many forget sets, clusters that keep losing nodes, people in the loop: too long for CI
 	$(TESTS) -m long
 
 lint: $(VENV)/.installed

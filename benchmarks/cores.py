@@ -2,7 +2,8 @@
 
 One training of a model of the demo's shape (random weights), and several side by side, each with a thread for every
 core: with threads that spin while they wait for one another, the default, and with threads that sleep, which is what
-workers on CPUs are given (engine/environment.py). Two processes on the same cores take twice as long at best.
+workers on CPUs are given where several may be at work (engine/environment.py). Two processes on the same cores take
+twice as long at best.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 # Many shards, and a forward pass for every block, so that there is a time with some of them written.
 OVERRIDES = ["label.block_tokens=16", "resources.batch_blocks=1", "reinforce.global_batch=64"]
@@ -38,6 +38,7 @@ def wait_for_labels(root: Path, program: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_actors_of_several_change_no_label_of_one(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("labels", root, *OVERRIDES, "resources.workers=2")
@@ -50,6 +51,7 @@ def test_killed_actors_of_several_change_no_label_of_one(start, finish, workers_
     assert labels(root) == labels(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_taken_away_changes_no_label(start, finish, two_nodes, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "node")
     address, pre_empt = two_nodes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 # Enough steps, with a state every few of them, to be killed between two.
 OVERRIDES = ["label.block_tokens=32", "reinforce.epochs=5", "reinforce.global_batch=8", "resources.save_every=10",
@@ -50,6 +50,7 @@ def wait_for_a_state(root: Path, program: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_a_killed_worker_changes_no_weight(start, finish, workers_of, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "killed")
     program = start("reinforced", root, *OVERRIDES)
@@ -63,6 +64,7 @@ def test_a_killed_worker_changes_no_weight(start, finish, workers_of, undisturbe
     assert not list(reinforced(root).glob("saves/**/*.pt"))
 
 
+@pytest.mark.slow
 def test_a_node_that_is_taken_away_changes_no_weight(start, finish, two_nodes, undisturbed, tmp_path):
     root = copied(undisturbed, tmp_path / "node")
     address, pre_empt = two_nodes

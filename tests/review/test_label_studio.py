@@ -1,6 +1,6 @@
 """People in the loop of the demo with a real Label Studio, on loopback and SQLite: the demo's book and settings on a
 few pages, the first layers of its model, projects out, two annotators through its API, answers in, and the next runs.
-`make slow` fetches the demo and installs the server.
+`make long` fetches the demo and installs the server.
 """
 
 import json
@@ -26,7 +26,7 @@ from unlearn_ray.review.serve import Running, label_studio
 from unlearn_ray.review.tasks import PROJECTS
 from unlearn_ray.stages.baseline import open_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 # What makes the demo short: a part of the model, little text, few prompts. The settings of the method stay.

@@ -15,6 +15,6 @@ KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
-# By default the threads of a matrix product spin while they wait for one another, and keep from each other the cores
-# that several processes share: benchmarks/cores.py.
+# By default the threads of a matrix product spin while they wait for one another, and so keep from each other the cores
+# that processes share (benchmarks/cores.py). It is a little faster for a process that has its cores for itself.
 SHARE_CORES = {"OMP_WAIT_POLICY": "passive"}

@@ -95,7 +95,10 @@ def _worker_environment(resources: Resources, address: str) -> dict[str, str]:
         import torch  # takes seconds, and most processes that import this module start no Ray
 
         on_cpus = not torch.cuda.is_available()
-    for_cpus = KEEP_MEMORY | SHARE_CORES | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    wanted = QUIET | (for_cpus if on_cpus else {})
+    wanted = dict(QUIET)
+    if on_cpus:
+        wanted |= KEEP_MEMORY | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    if on_cpus and max(resources.workers, resources.parallel_sets or 1) > 1:
+        wanted |= SHARE_CORES
     # What is set already stays: it is the user's word, and Ray refuses to change what a job's runtime environment sets.
     return {name: value for name, value in wanted.items() if name not in os.environ}
