@@ -1,4 +1,4 @@
-"""The whole command, killed in every stage and started again: it goes on, and the result is the same."""
+"""The whole command, killed in its stages and started again: it goes on, and the result is the same."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import kill_ours
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 # What has come into being when the run is killed, below the folder of the forget set. Labels: some shards of several;
 # trainings: a state to go on from, for the second after a checkpoint.
@@ -78,14 +78,21 @@ def results(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in results}
 
 
-def test_a_run_killed_in_every_stage_gives_the_bytes_of_one_left_alone(tmp_path, write_run, ray_folder):
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(["labels", "unlearned"], marks=pytest.mark.slow, id="those that take longest"),
+        pytest.param(list(KILLED_AT), marks=pytest.mark.long, id="all"),
+    ],
+)
+def test_a_run_killed_in_its_stages_gives_the_bytes_of_one_left_alone(stages, tmp_path, write_run, ray_folder):
     config = write_run(tmp_path, stories=12)
     Command(config, tmp_path / "quiet", ray_folder).finish()
 
     disturbed = Command(config, tmp_path / "killed", ray_folder)
     before: dict[Path, int] = {}
-    for stage, pattern in KILLED_AT.items():
-        disturbed.kill_when(pattern)
+    for stage in stages:
+        disturbed.kill_when(KILLED_AT[stage])
         assert not list(disturbed.root.glob(f"story/{stage}-*/manifest.json")), f"{stage} was done before the kill"
         now = finished_files(disturbed.root)
         assert before.items() <= now.items(), f"what was finished before {stage} was written again"
