@@ -1,28 +1,22 @@
 """Chat answers from any OpenAI-compatible endpoint, bounded, paced, retried and kept: each question is paid for once.
 
-Free of Ray. What is asked and how an answer is read belongs to the caller.
+Free of Ray. What is asked and how an answer is read belongs to the caller. openai takes a second to import, so this
+module is for what asks; questions.py does for the rest.
 """
 
-import hashlib
-import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
-from unlearn_ray.errors import InputError, StepFailed
+import openai
+from openai import APIConnectionError, APIStatusError, APITimeoutError, DefaultHttpxClient, OpenAI
 
-# Its import takes a second, and most processes that know of questions ask none: what sends them imports it.
-if TYPE_CHECKING:
-    import openai
+from unlearn_ray.errors import InputError
+from unlearn_ray.questions import Answer, Answers, Connection, Question, Unanswered
 
-Message = dict[str, str]  # role, content
-_Form = Callable[["Question"], dict[str, Any]]
-
-
-class Unanswered(StepFailed):
-    """A question that was sent as often as it may be and has no answer."""
+_Form = Callable[[Question], dict[str, Any]]
 
 
 def _as_schema(schema: dict) -> dict:
@@ -43,55 +37,6 @@ _FORMS: tuple[_Form, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Connection:
-    """Where and how fast to ask. base_url: None for OpenAI's own. per_minute: requests, repeated ones included; 0 for
-    no limit. attempts: how often a question is sent before it is given up; between them the client waits as long as
-    the server's Retry-After says (up to two minutes), or longer each time. timeout_s: for one attempt.
-    """
-
-    base_url: str | None
-    at_once: int
-    per_minute: float
-    attempts: int
-    timeout_s: float
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked; equal questions have one answer. schema: JSON schema of the answer."""
-
-    model: str
-    messages: tuple[Message, ...]
-    schema: dict[str, Any]
-    max_tokens: int
-
-    @property
-    def key(self) -> str:
-        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """finish: why the model stopped ("stop", "length", ...), or "refusal". Tokens as the server counted them, 0 where
-    it does not; kept: it was answered before, and cost nothing now."""
-
-    text: str
-    finish: str
-    prompt_tokens: int
-    completion_tokens: int
-    kept: bool = False
-
-
-class Answers(Protocol):
-    """Where answers are kept: by Question.key, as JSON."""
-
-    def read(self, key: str) -> dict | None: ...
-
-    def write(self, key: str, answer: dict) -> None: ...
-
-
 class Chat:
     """An endpoint that answers questions; safe for threads.
 
@@ -99,15 +44,13 @@ class Chat:
     """
 
     def __init__(self, connection: Connection, api_key: str, answers: Answers):
-        import openai
-
         self.connection, self.answers = connection, answers
-        self.client = openai.OpenAI(
+        self.client = OpenAI(
             base_url=connection.base_url,
             api_key=api_key,
             timeout=connection.timeout_s,
             max_retries=connection.attempts - 1,
-            http_client=openai.DefaultHttpxClient(event_hooks={"request": [Pace(connection.per_minute)]}),
+            http_client=DefaultHttpxClient(event_hooks={"request": [Pace(connection.per_minute)]}),
         )
         self._form: _Form | None = None
         self._choosing = threading.Lock()
@@ -115,8 +58,6 @@ class Chat:
     def ask(self, question: Question) -> Answer:
         """Raises InputError where no question can be answered (no such model, a wrong key), and Unanswered where this
         one was not."""
-        import openai
-
         if known := self.answers.read(question.key):
             return Answer(**known, kept=True)
         try:
@@ -138,16 +79,14 @@ class Chat:
 
     def _first_sent(self, question: Question) -> Any:
         """Sends in one form after another; where all are turned down, the last error is about something else."""
-        import openai
-
         once = self.client.with_options(max_retries=0)
         for form in _FORMS:
             try:
                 response = self._send(once, question, form)
-            except openai.APIStatusError as error:
+            except APIStatusError as error:
                 if error.status_code not in (400, 404, 415, 422, 500, 501):
                     break
-            except openai.APIConnectionError:
+            except APIConnectionError:
                 break
             else:
                 self._form = form
@@ -155,7 +94,7 @@ class Chat:
         return self._send(self.client, question, _FORMS[0])
 
     @staticmethod
-    def _send(client: "openai.OpenAI", question: Question, form: _Form) -> Any:
+    def _send(client: OpenAI, question: Question, form: _Form) -> Any:
         return client.chat.completions.create(
             model=question.model,
             messages=list(question.messages),  # type: ignore[arg-type]
@@ -180,22 +119,15 @@ class Pace:
 
 def check_endpoint(connection: Connection, api_key: str) -> None:
     """Raises InputError for an endpoint that cannot be reached or refuses the key; asks for nothing that costs."""
-    import openai
-
-    client = openai.OpenAI(base_url=connection.base_url, api_key=api_key, timeout=10, max_retries=1)
+    client = OpenAI(base_url=connection.base_url, api_key=api_key, timeout=10, max_retries=1)
     try:
         client.models.list()
-    except openai.APIConnectionError as error:
+    except APIConnectionError as error:
         raise InputError(f"{client.base_url}: cannot reach this endpoint: {error.__cause__ or error}") from error
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise _own_error(error, str(client.base_url), "") from error
     except openai.OpenAIError:
         pass  # not every server lists its models; this one is there
-
-
-def estimate_tokens(messages: Sequence[Message]) -> int:
-    """About how many tokens a question has: four characters to one, as English has in the usual tokenizers."""
-    return sum(len(message["content"]) for message in messages) // 4
 
 
 def _answer(response: Any) -> Answer:
@@ -211,18 +143,16 @@ def _answer(response: Any) -> Answer:
 
 
 def _own_error(error: Exception, base_url: str, model: str) -> Exception:
-    import openai
-
     match error:
-        case openai.APITimeoutError():
+        case APITimeoutError():
             return Unanswered(f"{base_url}: no answer in time")
-        case openai.APIConnectionError():
+        case APIConnectionError():
             return Unanswered(f"{base_url}: cannot reach this endpoint: {error.__cause__ or error}")
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return InputError(f"{base_url}: the endpoint refuses the key (HTTP {error.status_code})")
         case openai.NotFoundError():
             return InputError(f"{base_url}: no such model or path, asked for {model} (HTTP 404)")
-        case openai.APIStatusError():
+        case APIStatusError():
             return Unanswered(f"{base_url}: HTTP {error.status_code}: {' '.join(error.message.split())[:300]}")
         case _:
             return Unanswered(f"{base_url}: {error}")

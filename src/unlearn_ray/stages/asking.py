@@ -17,12 +17,12 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from unlearn_ray.config import Endpoint, Resources
-from unlearn_ray.endpoint import Answer, Chat, Connection, Question, Unanswered, check_endpoint
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.data import Pool, map_shards
 from unlearn_ray.engine.placement import places
 from unlearn_ray.errors import InputError, StepFailed
 from unlearn_ray.method.answers import Message, Unreadable, asked_again
+from unlearn_ray.questions import Answer, Connection, Question, Unanswered
 
 ASKING_CPUS = 0.5  # of the actor that asks: it waits
 _ONE_STEP = threading.Lock()  # steps of several sets ask one after another: the endpoint's limits are for all of them
@@ -113,6 +113,8 @@ class AskShard:
     """Questions, as JSON of [[number, messages], ...] -> for each a row of its number and its Taken as JSON."""
 
     def __init__(self, connection: Connection, api_key: SecretStr, inquiry: Inquiry, answers: str):
+        from unlearn_ray.endpoint import Chat
+
         self.chat = Chat(connection, api_key.get_secret_value(), KeptAnswers(answers))
         self.inquiry, self.at_once = inquiry, connection.at_once
         self.failures = 0
@@ -181,6 +183,8 @@ class KeptAnswers:
 
 def check_asking(resources: Resources) -> None:
     """Raises InputError where there is no key, or no endpoint that takes it."""
+    from unlearn_ray.endpoint import check_endpoint
+
     check_endpoint(_connection_of(resources), _read_key(resources.endpoint).get_secret_value())
 
 

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 
 from unlearn_ray.config import Anchors, Resources
 from unlearn_ray.documents import read_documents
-from unlearn_ray.endpoint import estimate_tokens
 from unlearn_ray.engine import storage
 from unlearn_ray.engine.steps import StepRun
 from unlearn_ray.errors import InputError
 from unlearn_ray.material import documents_of
 from unlearn_ray.method.passages import Passage, draw_passages
 from unlearn_ray.method.proposals import PROMPT_VERSION, SCHEMA, Proposal, question, read_answer, read_entry
+from unlearn_ray.questions import estimate_tokens
 from unlearn_ray.stages.asking import Inquiry, KeptAnswers, ask_all, figures_of, write_troubles
 from unlearn_ray.stages.blocks import read_blocks
 
