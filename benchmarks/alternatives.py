@@ -39,13 +39,6 @@ def npo(logprobs_B: torch.Tensor, reference_B: torch.Tensor, tokens: int) -> tor
     return -2 / BETA * logsigmoid(-BETA * (logprobs_B - reference_B)).mean()
 
 
-LOSSES: dict[str, tuple[ForgetLoss, float]] = {  # with the weight of the cross-entropy on the retain text
-    "gradient ascent": (ascent, 0.0),
-    "gradient difference": (ascent, 1.0),
-    "NPO": (npo, 1.0),
-}
-
-
 def block_logprobs(model: PreTrainedModel, leading: Sequence[int], blocks: Blocks) -> tuple[torch.Tensor, int]:
     """The log-probability [B] of each block, and the number of tokens of all of them."""
     ids_BT = pad_sequence([torch.tensor([*leading, *block]) for block in blocks], True, IGNORED).to(model.device)
@@ -57,15 +50,16 @@ def block_logprobs(model: PreTrainedModel, leading: Sequence[int], blocks: Block
 
 
 def unlearn_by(
-    method: str,
+    loss_of: ForgetLoss,
     model: PreTrainedModel,
     leading: Sequence[int],
     forget: Blocks,
     retain: Blocks,
     settings: TrainSettings,
 ) -> None:
-    """Trains `model` in place by one of LOSSES: the batches, schedule and optimiser of training/loop.py."""
-    loss_of, retain_weight = LOSSES[method]
+    """Trains `model` in place by a loss on the forget blocks and, with settings.retain_weight, the cross-entropy of the
+    retain blocks: the batches, schedule and optimiser of training/loop.py.
+    """
     with torch.no_grad():
         references = torch.cat([block_logprobs(model, leading, [block])[0] for block in forget])
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=BETAS, weight_decay=0.0)
@@ -77,9 +71,9 @@ def unlearn_by(
             group["lr"] = learning_rate_at(step, len(batches), settings)
         logprobs_B, tokens = block_logprobs(model, leading, [forget[row] for row in rows])
         loss_of(logprobs_B, references[rows], tokens).backward()
-        if retain_weight:
+        if settings.retain_weight:
             logprobs_B, tokens = block_logprobs(model, leading, [retain[row] for row in retained])
-            (-retain_weight * logprobs_B.sum() / tokens).backward()
+            (-settings.retain_weight * logprobs_B.sum() / tokens).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

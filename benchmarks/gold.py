@@ -106,12 +106,12 @@ def print_tables(figures: dict[str, dict], chosen: Collection[str | None], count
     shown = [*columns, "distance", "utility"]
     line = lambda cells: "".join(f"{cell:>12}" for cell in cells)
     number = lambda row, name: f"{row[name]:.3f}" if name in row else "-"
-    print(f"{'':34}{line(shown)}\n{'n':34}{line(counts[column] for column in columns)}")
+    print(f"{'':42}{line(shown)}\n{'n':42}{line(counts[column] for column in columns)}")
     for name, row in figures.items():
-        print(f"{'* ' if name in chosen else '  '}{name:32}{line(number(row, column) for column in shown)}")
+        print(f"{'* ' if name in chosen else '  '}{name:40}{line(number(row, column) for column in shown)}")
     print("distance by metric")
     for name, row in figures.items():
-        print(f"  {name:32}{line(number(row['parts'], metric) for metric in FORGET)}")
+        print(f"  {name:40}{line(number(row['parts'], metric) for metric in FORGET)}")
 
 
 def print_beside(others: Iterable[str], ours: Iterable[str], figures: dict[str, dict]) -> None:
@@ -121,4 +121,4 @@ def print_beside(others: Iterable[str], ours: Iterable[str], figures: dict[str, 
     print("distance at utility; beside it ours, at no less utility")
     for name in others:
         best = choose(ours, figures, figures[name]["utility"])
-        print(f"  {name:32}{figure(name):>16}  {figure(best) + '  ' + best if best else 'none'}")
+        print(f"  {name:40}{figure(name):>16}  {figure(best) + '  ' + best if best else 'none'}")

@@ -3,7 +3,8 @@
 A pretrained model is fine-tuned on two novels until it knows both (the target), and on the kept one alone, by the same
 batches, steps and rate (the gold reference: what exact unlearning would give). Then the other novel is unlearned from
 the target, by our method and by the usual alternatives, each with as many steps over as many forget blocks, and as many
-retain blocks (of the kept novel) where it uses any. One row a model:
+retain blocks (of the kept novel) where it uses any. With --passages each is also tried with twice as many, of the kept
+novel and of passages on everything (bench_data.py writes those of BoolQ). One row a model:
 
 - distance to gold: the mean over the forget metrics of |m - m(gold)| / |m(target) - m(gold)|, perplexities by their
   logarithm: 1 is nothing unlearned, 0 like gold. Metrics in which target and gold do not differ (95% interval of the
@@ -22,7 +23,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import torch
-from alternatives import LOSSES, InferenceFormula, unlearn_by
+from alternatives import ForgetLoss, InferenceFormula, ascent, npo, unlearn_by
 from gold import Measure, Row, choose, figures_of, print_beside, print_tables
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
@@ -68,18 +69,19 @@ class Size:
     verbatim: int
     perplexity_blocks: int
     completion_tokens: int = 24
+    passages: int = 48
     controls: int | None = None
     settings: int | None = None  # of each method, or None for all
 
 
-SMALL = Size(4, 1, 1, 8, 4, 4, completion_tokens=4, controls=8, settings=1)
+SMALL = Size(4, 1, 1, 8, 4, 4, completion_tokens=4, passages=4, controls=8, settings=1)
 DEFAULT = Size(24, 4, 2, 48, 16, 16)
-FULL = Size(None, 4, 2, 96, 48, 64)
+FULL = Size(None, 4, 2, 96, 48, 64, passages=480)
 
 
 @dataclass(frozen=True)
 class Ours:
-    """One setting of our method; rank: of LoRA; retain_targets: as in the configuration."""
+    """One setting of our method; rank: of LoRA; retain_targets: as in the configuration; passages: held as well."""
 
     label: LabelSettings
     soft: bool
@@ -89,6 +91,17 @@ class Ours:
     warmup: float = 0.0
     average: float = 0.0
     rank: int | None = None
+    passages: bool = False
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """One setting of an alternative; the retain term is the cross-entropy of its text."""
+
+    loss: ForgetLoss
+    rate: float
+    retain_weight: float = 1.0
+    passages: bool = False
 
 
 PAPER = LabelSettings((5.0,), "paper", "skip", "all", "keep", 0)
@@ -97,6 +110,7 @@ FORBID = replace(RESTORE, unnamed_anchors="forbid")
 SHIPPED = LabelSettings((20.0,), "restore", "original", "anchors", "forbid", 32)
 HELD_TO_TEXT = {"soft": True, "retain_weight": 1.0, "retain_targets": "text", "warmup": 0.1}
 SHIPPED_TRAINING = {"soft": True, "retain_weight": 2.0, "warmup": 0.3, "average": 0.5}
+PASSAGES = ", passages"
 OURS = {
     "paper, hard": [Ours(PAPER, False, 1e-4)],
     "restore, hard": [Ours(RESTORE, False, 1e-4)],
@@ -106,17 +120,23 @@ OURS = {
         Ours(replace(FORBID, alphas=(10.0,)), rate=rate, **HELD_TO_TEXT) for rate in (4e-4, 3e-4)
     ],
     "forbid, soft, capped": [
-        Ours(replace(FORBID, recitation_cap=0.1), rate=4e-4, **HELD_TO_TEXT | {"retain_weight": weight})
-        for weight in (2.0, 1.0)
+        Ours(replace(FORBID, recitation_cap=0.1), rate=rate, **HELD_TO_TEXT | {"retain_weight": 2.0})
+        for rate in (4e-4, 6e-4)
+    ],
+    "forbid, soft, capped" + PASSAGES: [
+        Ours(replace(FORBID, recitation_cap=cap), rate=rate, passages=True, **HELD_TO_TEXT | {"retain_weight": 2.0})
+        for cap, rate in ((0.01, 8e-4), (0.03, 6e-4))
     ],
     "forbid, soft, retain weight 2": [Ours(FORBID, rate=4e-4, **HELD_TO_TEXT | {"retain_weight": 2.0})],
     "forbid, soft, LoRA": [Ours(FORBID, rate=2e-3, rank=16, **HELD_TO_TEXT)],
     "shipped": [Ours(SHIPPED, rate=rate, **SHIPPED_TRAINING) for rate in (4e-4, 2e-4)],
 }
-RATES = {
-    "gradient ascent": (2e-5, 6e-5),
-    "gradient difference": (6e-5, 1e-4, 2e-5),
-    "NPO": (2e-4, 1e-4, 6e-5),
+THEIRS = {
+    "gradient ascent": [Theirs(ascent, rate, retain_weight=0.0) for rate in (2e-5, 6e-5)],
+    "gradient difference": [Theirs(ascent, rate) for rate in (6e-5, 1e-4, 2e-5)],
+    "gradient difference" + PASSAGES: [Theirs(ascent, rate, 2.0, passages=True) for rate in (1e-4, 2e-4)],
+    "NPO": [Theirs(npo, rate) for rate in (2e-4, 1e-4, 6e-5)],
+    "NPO" + PASSAGES: [Theirs(npo, rate, 2.0, passages=True) for rate in (2e-4, 4e-4)],
 }
 FORMULA, FORMULA_ALPHAS = "formula at inference", (1.0, 0.3, 5.0)
 
@@ -125,7 +145,7 @@ class Bench:
     """The texts, the models that all methods start from, and what every model is measured on."""
 
     def __init__(self, options: argparse.Namespace, size: Size):
-        self.size, self.work, self.model = size, options.work, options.model
+        self.size, self.work, self.model, self.seed = size, options.work, options.model, options.seed
         self.tokenizer = load_tokenizer(self.model)
         self.leading = leading_ids(self.tokenizer)
         cut = lambda path: cut_blocks(path.stem, path.read_text("utf-8"), self.tokenizer, BLOCK_TOKENS)
@@ -160,7 +180,20 @@ class Bench:
             "kept": spread(self.kept, size.perplexity_blocks),
         }
         self.measure = Measure(self.tokenizer, self.dictionary, replace(material, shown=[], texts=texts))
+        self.passages = self._passages(options.passages) if options.passages else None
         self.labels, self.held = cache(self._labels), cache(self._held)
+
+    def _passages(self, file: Path) -> pa.Table:
+        """The first blocks of passages at equal distances in the file, of those that fill a block."""
+        texts = dict.fromkeys(json.loads(line)["passage"] for line in file.read_text("utf-8").splitlines())
+        first = lambda n, text: cut_blocks(f"passage {n}", text, self.tokenizer, BLOCK_TOKENS)[:1]
+        blocks = [first(n, text) for n, text in enumerate(texts)]
+        whole = pa.concat_tables([block for block in blocks if len(block["input_ids"][0]) == BLOCK_TOKENS])
+        return at_distances(whole, self.size.passages)
+
+    def retain(self, passages: bool) -> tuple[pa.Table, int]:
+        """The kept novel, or the passages as well, and how many of these blocks a step holds."""
+        return (pa.concat_tables([self.kept, self.passages]), 2 * BATCH) if passages else (self.kept, BATCH)
 
     def fine_tuned(self, name: str, start: str, examples: pa.Table, settings: TrainSettings, retain=None) -> str:
         """The folder of a model trained on the text of the blocks, made where it is not there yet."""
@@ -173,12 +206,15 @@ class Bench:
             os.replace(f"{folder}.part", folder)
         return str(folder)
 
+    def settings(self, epochs: int, rate: float, **others) -> TrainSettings:
+        return TrainSettings(epochs=epochs, learning_rate=rate, global_batch=BATCH, seed=self.seed, **others)
+
     def make_models(self) -> None:
-        known = settings_of(self.size.target_epochs, 3e-4, warmup_share=0.1)
+        known = self.settings(self.size.target_epochs, 3e-4, warmup_share=0.1)
         both = replace(known, retain_weight=1.0, retain_batch=BATCH)
         self.gold = self.fine_tuned("gold", self.model, self.kept, known)
         self.target = self.fine_tuned("target", self.model, self.kept, both, retain=self.forget)
-        more = settings_of(self.size.epochs, 1e-4, warmup_share=0.1)
+        more = self.settings(self.size.epochs, 1e-4, warmup_share=0.1)
         self.reinforced = self.fine_tuned("reinforced", self.target, self.forget, more)
 
     def train(self, model, examples: Examples, settings: TrainSettings, retain: Examples | None = None) -> None:
@@ -193,9 +229,9 @@ class Bench:
         label = Labeller(*models, self.leading, settings, anchor_ids=anchor_ids)
         return label(Preparer(self.dictionary, self.tokenizer, settings)(self.forget))
 
-    def _held(self, top_k: int) -> pa.Table:
-        """The target's own soft labels of the kept novel."""
-        return label_text(self.load(self.target), self.leading, self.kept, top_k)
+    def _held(self, top_k: int, passages: bool) -> pa.Table:
+        """The target's own soft labels of the retain text."""
+        return label_text(self.load(self.target), self.leading, self.retain(passages)[0], top_k)
 
     def load(self, folder: str) -> PreTrainedModel:
         """For reading alone."""
@@ -208,26 +244,29 @@ class Bench:
             lora = LoraConfig(r=how.rank, lora_alpha=2 * how.rank, target_modules="all-linear", task_type="CAUSAL_LM")
             model = PeftModel(model, lora)
         decode = soft_example if how.soft else partial(hard_example, column=alpha_column(how.label.alphas[0]))
-        settings = settings_of(
+        retain, retain_batch = self.retain(how.passages)
+        settings = self.settings(
             self.size.epochs,
             how.rate,
             warmup_share=how.warmup,
             retain_weight=how.retain_weight,
-            retain_batch=BATCH,
+            retain_batch=retain_batch,
             average_share=how.average,
         )
         held = None
-        if how.retain_weight:
-            as_text = how.retain_targets == "text"
-            held = Examples(self.kept, text_example) if as_text else Examples(self.held(how.label.top_k), soft_example)
+        if how.retain_weight and how.retain_targets == "text":
+            held = Examples(retain, text_example)
+        elif how.retain_weight:
+            held = Examples(self.held(how.label.top_k, how.passages), soft_example)
         self.train(model, Examples(self.labels(how.label), decode), settings, held)
         return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
-    def alternative(self, method: str, rate: float) -> PreTrainedModel:
+    def theirs(self, how: Theirs) -> PreTrainedModel:
         model = load_model(self.target, device=DEVICE)
-        settings = settings_of(self.size.epochs, rate, retain_batch=BATCH)
-        forget, kept = (table["input_ids"].to_pylist() for table in (self.forget, self.kept))
-        unlearn_by(method, model, self.leading, forget, kept, settings)
+        retain, retain_batch = self.retain(how.passages)
+        settings = self.settings(self.size.epochs, how.rate, retain_weight=how.retain_weight, retain_batch=retain_batch)
+        forget, kept = (table["input_ids"].to_pylist() for table in (self.forget, retain))
+        unlearn_by(how.loss, model, self.leading, forget, kept, settings)
         return model
 
     def formula(self, alpha: float) -> InferenceFormula:
@@ -253,24 +292,25 @@ class Bench:
         return {name: Items(*(np.array(part) for part in found[:2]), found[2]) for name, found in stored.items()}
 
 
-def settings_of(epochs: int, rate: float, **others) -> TrainSettings:
-    return TrainSettings(epochs=epochs, learning_rate=rate, global_batch=BATCH, seed=0, **others)
+def at_distances(blocks: pa.Table, count: int) -> pa.Table:
+    """`count` blocks at equal distances."""
+    return blocks.take(np.linspace(0, len(blocks) - 1, min(count, len(blocks))).astype(int))
 
 
 def spread(blocks: pa.Table, count: int) -> list[list[int]]:
     """The ids of `count` blocks at equal distances."""
-    rows = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).astype(int)
-    return blocks["input_ids"].take(rows).to_pylist()
+    return at_distances(blocks, count)["input_ids"].to_pylist()
 
 
-def tries_of(bench: Bench) -> dict[str, list[tuple[str, dict, Callable]]]:
+def tries_of(bench: Bench, methods: Sequence[str] | None) -> dict[str, list[tuple[str, dict, Callable]]]:
     """Method -> its settings: a name, what a finished row must agree with, and what makes the model."""
     tries = {method: [(f"{how.rate:g}", asdict(how), partial(bench.ours, how)) for how in OURS[method]]
              for method in OURS}  # fmt: skip
-    for method in LOSSES:
-        tries[method] = [(f"{rate:g}", {}, partial(bench.alternative, method, rate)) for rate in RATES[method]]
+    for method, those in THEIRS.items():
+        tries[method] = [(f"{how.rate:g}", asdict(how) | {"loss": method}, partial(bench.theirs, how)) for how in those]
     tries[FORMULA] = [(f"alpha {alpha:g}", {}, partial(bench.formula, alpha)) for alpha in FORMULA_ALPHAS]
-    return {method: those[: bench.size.settings] for method, those in tries.items()}
+    wanted = [method for method in methods or tries if bench.passages or not method.endswith(PASSAGES)]
+    return {method: tries[method][: bench.size.settings] for method in wanted}
 
 
 def main() -> None:
@@ -282,17 +322,23 @@ def main() -> None:
     parser.add_argument("--model", default=str(DEMO / "SmolLM2-135M-Instruct.Q4_1.gguf"))
     parser.add_argument("--work", type=Path, required=True, help="where models and rows are kept; one for each size")
     parser.add_argument("--blocks", type=int, help=f"of each novel, of {BLOCK_TOKENS} tokens")
+    parser.add_argument("--passages", type=Path, help="a .jsonl file, a passage a line: more text to keep")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of blocks in every training")
+    parser.add_argument("--methods", nargs="+", choices=[*OURS, *THEIRS, FORMULA], help="all where not given")
     parser.add_argument("--settings", type=int, help="tried of each method; all where not given")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--small", dest="size", action="store_const", const=SMALL, help="two minutes on 2 cores")
     sizes.add_argument("--full", dest="size", action="store_const", const=FULL, help="the whole novels: hours")
     parser.set_defaults(size=DEFAULT)
     options = parser.parse_args()
+    if not options.passages and any(method.endswith(PASSAGES) for method in options.methods or ()):
+        parser.error("--methods: those that hold passages need --passages")
     if DEVICE == "cpu" and not KEEP_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
     size = replace(options.size, **{key: given for key in ("blocks", "settings") if (given := getattr(options, key))})
-    identity = vars(options) | {"work": None, "settings": None, "size": asdict(replace(size, settings=None))}
+    asked = dict.fromkeys(("work", "methods", "settings"))
+    identity = vars(options) | asked | {"size": asdict(replace(size, settings=None))}
     same = json.loads(json.dumps(identity, default=str))
     options.work.mkdir(parents=True, exist_ok=True)
     memory = options.work / "run.json"
@@ -302,7 +348,7 @@ def main() -> None:
     bench = Bench(options, size)
     bench.make_models()
     rows = {name: bench.row(name, {}, partial(bench.load, getattr(bench, name))) for name in ("target", "gold")}
-    tries = tries_of(bench)
+    tries = tries_of(bench, options.methods)
     for at in range(max(map(len, tries.values()))):  # the first of every method first
         for method, those in tries.items():
             for name, settings, make in those[at : at + 1]:
@@ -318,7 +364,7 @@ def report(bench: Bench, rows: dict[str, Row], methods: dict[str, list[str]]) ->
     order = ["target", "gold", *(name for names in methods.values() for name in names)]
     counts = {name: len(items.values_N) for name, items in rows["target"].items()}
     print_tables({name: figures[name] for name in order}, chosen, counts)
-    ours = [name for method in OURS for name in methods[method]]
+    ours = [name for method, names in methods.items() if method in OURS for name in names]
     others = [name for method, names in methods.items() if method not in OURS for name in names]
     print_beside(others, ours, figures)
     (bench.work / "figures.json").write_text(json.dumps({"figures": figures, "chosen": chosen}, indent=1))
