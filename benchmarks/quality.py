@@ -125,7 +125,7 @@ OURS = {
     ],
     "forbid, soft, capped" + PASSAGES: [
         Ours(replace(FORBID, recitation_cap=cap), rate=rate, passages=True, **HELD_TO_TEXT | {"retain_weight": 2.0})
-        for cap, rate in ((0.01, 8e-4), (0.03, 6e-4))
+        for cap, rate in ((0.01, 8e-4), (0.03, 6e-4), (0.01, 1.2e-3))
     ],
     "forbid, soft, retain weight 2": [Ours(FORBID, rate=4e-4, **HELD_TO_TEXT | {"retain_weight": 2.0})],
     "forbid, soft, LoRA": [Ours(FORBID, rate=2e-3, rank=16, **HELD_TO_TEXT)],
@@ -134,9 +134,9 @@ OURS = {
 THEIRS = {
     "gradient ascent": [Theirs(ascent, rate, retain_weight=0.0) for rate in (2e-5, 6e-5)],
     "gradient difference": [Theirs(ascent, rate) for rate in (6e-5, 1e-4, 2e-5)],
-    "gradient difference" + PASSAGES: [Theirs(ascent, rate, 2.0, passages=True) for rate in (1e-4, 2e-4)],
+    "gradient difference" + PASSAGES: [Theirs(ascent, rate, 2.0, passages=True) for rate in (2e-4, 4e-4, 1e-4)],
     "NPO": [Theirs(npo, rate) for rate in (2e-4, 1e-4, 6e-5)],
-    "NPO" + PASSAGES: [Theirs(npo, rate, 2.0, passages=True) for rate in (2e-4, 4e-4)],
+    "NPO" + PASSAGES: [Theirs(npo, rate, 2.0, passages=True) for rate in (4e-4, 8e-4, 2e-4)],
 }
 FORMULA, FORMULA_ALPHAS = "formula at inference", (1.0, 0.3, 5.0)
 

@@ -144,7 +144,8 @@ class Label(Section):
     """Tokens of a soft label: those most probable to either model; 0 keeps the hard labels only."""
     recitation_cap: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The most probability that a soft label gives the token with which the text really goes on. A model that knows the
-    text by heart recites it from the translated words, too; 0.1 keeps that out of the labels."""
+    text by heart recites it from the translated words, too; 0.01 keeps that out of the labels, and needs retain text
+    that holds the language beside it (configs/by-heart.yaml)."""
 
     @field_validator("alpha")
     @classmethod
