@@ -3,7 +3,7 @@
 A pretrained model is fine-tuned on two novels until it knows both (the target), and on the kept one alone, by the same
 batches, steps and rate (the gold reference: what exact unlearning would give). Then the other novel is unlearned from
 the target, by our method and by the usual alternatives, each with as many steps over as many forget blocks, and as many
-retain blocks (of the kept novel) where it uses any. With --passages each is also tried with twice as many, of the kept
+retain blocks (of the kept novel) where it uses any. With --passages some are tried with twice as many, of the kept
 novel and of passages on everything (bench_data.py writes those of BoolQ). One row a model:
 
 - distance to gold: the mean over the forget metrics of |m - m(gold)| / |m(target) - m(gold)|, perplexities by their
