@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[*OURS, *THEIRS, FORMULA], help="all where not given")
     parser.add_argument("--settings", type=int, help="tried of each method; all where not given")
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--small", dest="size", action="store_const", const=SMALL, help="two minutes on 2 cores")
+    sizes.add_argument("--small", dest="size", action="store_const", const=SMALL, help="tries all methods, one step each, in minutes")
     sizes.add_argument("--full", dest="size", action="store_const", const=FULL, help="the whole novels: hours")
     parser.set_defaults(size=DEFAULT)
     options = parser.parse_args()
