@@ -324,10 +324,11 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, help=f"of each novel, of {BLOCK_TOKENS} tokens")
     parser.add_argument("--passages", type=Path, help="a .jsonl file, a passage a line: more text to keep")
     parser.add_argument("--seed", type=int, default=0, help="of the order of blocks in every training")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=[*OURS, *THEIRS, FORMULA], help="as the table names them; all where not given")
+    named = {"choices": [*OURS, *THEIRS, FORMULA], "metavar": "METHOD"}
+    parser.add_argument("--methods", nargs="+", **named, help="as the table names them; all where not given")
     parser.add_argument("--settings", type=int, help="tried of each method; all where not given")
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--small", dest="size", action="store_const", const=SMALL, help="one step of each method: minutes")
+    sizes.add_argument("--small", dest="size", action="store_const", const=SMALL, help="one step of each: minutes")
     sizes.add_argument("--full", dest="size", action="store_const", const=FULL, help="the whole novels: hours")
     parser.set_defaults(size=DEFAULT)
     options = parser.parse_args()
