@@ -25,6 +25,7 @@ FORGET = ("probability", "completion", "verbatim", "forget ppl", "knowledge", "m
 UTILITY = ("kept ppl", "other ppl", "controls")
 USEFUL = 0.9  # utility relative to gold's, which a setting must keep to be chosen
 RESAMPLES = 1000
+WIDTH = 40  # of a row's name in the tables
 BATCH = 16
 
 Row = dict[str, Items]
@@ -106,12 +107,12 @@ def print_tables(figures: dict[str, dict], chosen: Collection[str | None], count
     shown = [*columns, "distance", "utility"]
     line = lambda cells: "".join(f"{cell:>12}" for cell in cells)
     number = lambda row, name: f"{row[name]:.3f}" if name in row else "-"
-    print(f"{'':42}{line(shown)}\n{'n':42}{line(counts[column] for column in columns)}")
+    print(f"{'':{WIDTH + 2}}{line(shown)}\n{'n':{WIDTH + 2}}{line(counts[column] for column in columns)}")
     for name, row in figures.items():
-        print(f"{'* ' if name in chosen else '  '}{name:40}{line(number(row, column) for column in shown)}")
+        print(f"{'* ' if name in chosen else '  '}{name:{WIDTH}}{line(number(row, column) for column in shown)}")
     print("distance by metric")
     for name, row in figures.items():
-        print(f"  {name:40}{line(number(row['parts'], metric) for metric in FORGET)}")
+        print(f"  {name:{WIDTH}}{line(number(row['parts'], metric) for metric in FORGET)}")
 
 
 def print_beside(others: Iterable[str], ours: Iterable[str], figures: dict[str, dict]) -> None:
@@ -121,4 +122,4 @@ def print_beside(others: Iterable[str], ours: Iterable[str], figures: dict[str, 
     print("distance at utility; beside it ours, at no less utility")
     for name in others:
         best = choose(ours, figures, figures[name]["utility"])
-        print(f"  {name:40}{figure(name):>16}  {figure(best) + '  ' + best if best else 'none'}")
+        print(f"  {name:{WIDTH}}{figure(name):>16}  {figure(best) + '  ' + best if best else 'none'}")

@@ -109,6 +109,7 @@ RESTORE = LabelSettings((5.0,), "restore", "original", "all", "keep", 32)
 FORBID = replace(RESTORE, unnamed_anchors="forbid")
 SHIPPED = LabelSettings((20.0,), "restore", "original", "anchors", "forbid", 32)
 HELD_TO_TEXT = {"soft": True, "retain_weight": 1.0, "retain_targets": "text", "warmup": 0.1}
+HELD_TWICE = HELD_TO_TEXT | {"retain_weight": 2.0}
 SHIPPED_TRAINING = {"soft": True, "retain_weight": 2.0, "warmup": 0.3, "average": 0.5}
 PASSAGES = ", passages"
 OURS = {
@@ -120,14 +121,13 @@ OURS = {
         Ours(replace(FORBID, alphas=(10.0,)), rate=rate, **HELD_TO_TEXT) for rate in (4e-4, 3e-4)
     ],
     "forbid, soft, capped": [
-        Ours(replace(FORBID, recitation_cap=0.1), rate=rate, **HELD_TO_TEXT | {"retain_weight": 2.0})
-        for rate in (4e-4, 6e-4)
+        Ours(replace(FORBID, recitation_cap=0.1), rate=rate, **HELD_TWICE) for rate in (4e-4, 6e-4)
     ],
     "forbid, soft, capped" + PASSAGES: [
-        Ours(replace(FORBID, recitation_cap=cap), rate=rate, passages=True, **HELD_TO_TEXT | {"retain_weight": 2.0})
+        Ours(replace(FORBID, recitation_cap=cap), rate=rate, passages=True, **HELD_TWICE)
         for cap, rate in ((0.01, 8e-4), (0.03, 6e-4), (0.01, 1.2e-3))
     ],
-    "forbid, soft, retain weight 2": [Ours(FORBID, rate=4e-4, **HELD_TO_TEXT | {"retain_weight": 2.0})],
+    "forbid, soft, retain weight 2": [Ours(FORBID, rate=4e-4, **HELD_TWICE)],
     "forbid, soft, LoRA": [Ours(FORBID, rate=2e-3, rank=16, **HELD_TO_TEXT)],
     "shipped": [Ours(SHIPPED, rate=rate, **SHIPPED_TRAINING) for rate in (4e-4, 2e-4)],
 }
