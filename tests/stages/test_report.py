@@ -258,11 +258,24 @@ def test_relearning_is_a_curve_for_each_text_with_the_baseline_beside_it():
 
 
 def test_what_was_not_tested_is_said_with_its_reason(data: ReportData):
-    said = " ".join(not_tested(METRICS["metrics"], AUDIT))
+    said = " ".join(not_tested(METRICS["metrics"], AUDIT, []))
     for what in ("Languages: no questions", "evaluate.nonmembers", "evaluate.benchmarks", "evaluate.probes"):
         assert what in said
     assert "evaluate.retain" not in said
-    assert "Attacks: none was made" in " ".join(not_tested(METRICS["metrics"], None))
+    assert "Attacks: none was made" in " ".join(not_tested(METRICS["metrics"], None, []))
+
+
+@pytest.mark.parametrize(
+    ("targets", "other_prose", "said"), [("text", "one", True), ("text", "two", False), ("baseline", "one", False)]
+)
+def test_prose_that_was_trained_on_is_said_to_be_that(targets: str, other_prose: str, said: bool):
+    steps = [
+        {"name": "retain", "inputs": {"blocks": {"digest": "one"}}},
+        {"name": "unlearned", "params": {"retain_targets": targets}},
+        {"name": "evaluation", "inputs": {"text-retain": {"digest": other_prose}}},
+    ]
+    found = not_tested(METRICS["metrics"], None, steps)
+    assert any("Prose that was not trained on" in what for what in found) is said
 
 
 def test_the_text_report_has_the_same_figures_and_whole_tables(page: Page, tmp_path: Path):

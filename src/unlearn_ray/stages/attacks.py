@@ -1,7 +1,7 @@
 """The audit as the report shows it: a table of attacks, curves of relearning, and what was not tested."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearn_ray.stages.plots import figure_text
@@ -71,11 +71,22 @@ def relearnings(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(curves.values())
 
 
-def not_tested(metrics: Mapping[str, Any], audit: Mapping[str, Any] | None) -> list[str]:
-    """What this report says nothing about, and why."""
+def not_tested(
+    metrics: Mapping[str, Any], audit: Mapping[str, Any] | None, steps: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What this report says nothing about, and why. steps: the manifests of the run, each with its "name"."""
     missing = [why for name, why in UNTESTED_METRICS.items() if not any(metric.startswith(name) for metric in metrics)]
+    if _trained_on_other_prose({step["name"]: step for step in steps}):
+        missing.append("Prose that was not trained on: retain_targets is text, and evaluate.retain is not given.")
     if audit is None:
         missing.append("Attacks: none was made (`unlearn-ray run CONFIG --audit` makes them).")
     else:
         missing += [f"{attack[0].upper()}{attack[1:]}: {why}." for attack, why in audit["not_tested"].items()]
     return [*missing, *ALWAYS_UNTESTED]
+
+
+def _trained_on_other_prose(steps: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the perplexity on other prose is that of text which the unlearned model was trained on."""
+    if "retain" not in steps or steps["unlearned"]["params"]["retain_targets"] != "text":
+        return False
+    return steps["retain"]["inputs"]["blocks"] == steps["evaluation"]["inputs"].get("text-retain")

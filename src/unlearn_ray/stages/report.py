@@ -136,7 +136,7 @@ def render(data: ReportData, name: str) -> str:
         pareto=pareto(data.metrics["choice"]),
         attacks=attack_table(data.audit) if data.audit else None,
         recoveries=[recovery(one) for one in relearnings(data.audit)] if data.audit else [],
-        not_tested=not_tested(data.metrics["metrics"], data.audit),
+        not_tested=not_tested(data.metrics["metrics"], data.audit, data.steps),
         seconds=sum(step["seconds"] for step in data.steps),
         shown=COMPLETIONS_SHOWN,
     )
