@@ -147,7 +147,7 @@ def _choice(metrics: Mapping[str, Mapping[str, Mapping]], tolerance: float) -> d
     return {
         "model": chosen.model,
         "rule": "the least probability familiarity with at most "
-        f"{tolerance:.0%} of any utility lost (perplexity of what is kept, control facts, benchmarks)",
+        f"{100 * tolerance:g}% of any utility lost (perplexity of what is kept, control facts, benchmarks)",
         "within_tolerance": chosen.lost <= tolerance,
         "candidates": [asdict(one) | {"lost": one.lost} for one in candidates],
         "pareto": [one.model for one in pareto_front(candidates)],

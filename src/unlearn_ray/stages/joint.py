@@ -56,7 +56,7 @@ def together(
     return {
         "model": chosen.model,
         "rule": f"the one model that forgets {len(metrics)} sets together: the least probability familiarity (the mean "
-        f"over the sets of the share of the baseline's) with at most {tolerance:.0%} of any utility lost",
+        f"over the sets of the share of the baseline's) with at most {100 * tolerance:g}% of any utility lost",
         "within_tolerance": chosen.lost <= tolerance,
         "candidates": [asdict(one) | {"lost": one.lost} for one in candidates],
         "pareto": [one.model for one in pareto_front(candidates)],

@@ -81,12 +81,13 @@ def pareto(choice: Mapping[str, Any]) -> dict[str, Any]:
     candidates = choice["candidates"]
     across = nice_ticks(0, max([LEAST_SPAN, *(one["lost"] for one in candidates)]))
     up = nice_ticks(0, max([LEAST_SPAN, *(one["familiarity"] for one in candidates)]))
+    top = 2 * TOP  # room for the label above a dot
 
     def x(value: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * value / across[-1], 1)
 
     def y(value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / up[-1]), 1)
+        return round(top + (HEIGHT - top - BOTTOM) * (1 - value / up[-1]), 1)
 
     return {
         "width": WIDTH,
@@ -94,7 +95,7 @@ def pareto(choice: Mapping[str, Any]) -> dict[str, Any]:
         "left": LEFT,
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,
-        "columns": [{"x": x(tick), "text": f"{tick:.1%}"} for tick in across],
+        "columns": [{"x": x(tick), "text": f"{100 * tick:g}%"} for tick in across],
         "ticks": [{"y": y(tick), "text": f"{tick:g}"} for tick in up],
         "points": [
             {
