@@ -87,6 +87,6 @@ def not_tested(
 
 def _trained_on_other_prose(steps: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the perplexity on other prose is that of text which the unlearned model was trained on."""
-    if "retain" not in steps or steps["unlearned"]["params"]["retain_targets"] != "text":
+    if not {"retain", "unlearned"} <= steps.keys() or steps["unlearned"]["params"]["retain_targets"] != "text":
         return False
     return steps["retain"]["inputs"]["blocks"] == steps["evaluation"]["inputs"].get("text-retain")
