@@ -4,9 +4,10 @@ On the same blocks of the same text with the same two models: (1) our kernel, wh
 (2) the floor, the forward passes and LM-head products of the same batches and nothing else; (3) the obvious way, as
 the script released with the paper does it: float32 models, one block at a time, whole logits; (4) our stage on Ray, in
 its steady state, which is what it does after its first shard. The paper's formula, so two forward passes a block. The
-models are folders, .gguf files or hub ids; without --dictionary the offline one of the text is used. On CPUs memory is
-allocated as the workers of a run do it, and the memory of each way is that of a process of its own. --random-7b (CUDA)
-puts two random models of that shape in the place of the given ones, whose tokenizer is still used.
+models are folders, .gguf files or hub ids; without --dictionary the offline one of the text is used. Kernel, floor and
+stage take turns, slice by slice of the text. On CPUs memory is allocated as the workers of a run do it, and the memory
+of each way is that of a process of its own. --random-7b (CUDA) puts two random models of that shape in the place of the
+given ones, whose tokenizer is still used.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,9 +42,10 @@ SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
 ROUNDS = 3
-SLICE_BATCHES = 2  # what kernel and floor do before it is the other's turn
+SLICE_BATCHES = 4  # what each way does before it is another's turn
 RANDOM_7B = "random 7B "
 Way = Callable[[pa.Table, list[dict]], object]
+Seconds = Callable[[slice], float]  # that a way takes for these of the blocks
 
 
 def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -136,14 +138,22 @@ def ways(paths: tuple[str, str], leading: list[int], anchor_ids: list[int], batc
     }
 
 
-def seconds_in_turns(ours: dict[str, Way], slices: list[pa.Table]) -> dict[str, float]:
-    """Seconds of each way for all slices: of every slice the fastest of ROUNDS. The ways take turns slice by slice, so
-    that a machine that slows down for a while slows down both.
+def seconds_of_prepared(way: Way, prepared: pa.Table) -> Seconds:
+    def seconds(blocks: slice) -> float:
+        part = prepared.slice(blocks.start, blocks.stop - blocks.start)
+        return seconds_of(partial(way, part, part.to_pylist()))
+
+    return seconds
+
+
+def seconds_in_turns(ours: dict[str, Seconds], blocks: int, at_once: int) -> dict[str, float]:
+    """Seconds of each way for all blocks: of every slice the fastest of ROUNDS. The ways take turns slice by slice, so
+    that a machine that slows down for a while slows down all.
     """
     totals = dict.fromkeys(ours, 0.0)
-    for part in slices:
-        rows = part.to_pylist()
-        turns = [{name: seconds_of(partial(work, part, rows)) for name, work in ours.items()} for _ in range(ROUNDS)]
+    for start in range(0, blocks, at_once):
+        part = slice(start, min(start + at_once, blocks))
+        turns = [{name: seconds(part) for name, seconds in ours.items()} for _ in range(ROUNDS)]
         totals = {name: total + min(turn[name] for turn in turns) for name, total in totals.items()}
     return totals
 
@@ -181,8 +191,11 @@ def model_flops(model: PreTrainedModel, rows: list[dict]) -> float:
     return 2 * body * sum(lengths) + attention + 2 * 2 * head * sum(len(row["positions"]) for row in rows)
 
 
-def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: AnchorDictionary, batch_blocks: int) -> float:
-    """Seconds that the stage on a local Ray takes for the blocks when it is under way."""
+@contextmanager
+def stage(
+    paths: tuple[str, str], blocks: pa.Table, dictionary: AnchorDictionary, batch_blocks: int
+) -> Iterator[Seconds]:
+    """The stage on a local Ray, under way: before every slice a batch goes through it that is not counted."""
     from unlearn_ray.config import Resources
     from unlearn_ray.engine.data import Pool, map_shards
     from unlearn_ray.engine.session import ensure_ray
@@ -191,35 +204,32 @@ def stage_seconds(folders: tuple[str, str], blocks: pa.Table, dictionary: Anchor
     from unlearn_ray.stages.label_actors import LabelShard, OneSet, PrepareShard
 
     with tempfile.TemporaryDirectory() as root:
+        folders = (f"{root}/baseline", f"{root}/reinforced")
+        for path, folder in zip(paths, folders, strict=True):
+            save_checkpoint(load_model(path), load_tokenizer(paths[0]), folder)
         write_dictionary(f"{root}/anchors", dictionary)
         write_parquet(f"{root}/blocks/text.parquet", blocks)
-        common = {
-            "baseline": folders[0],
-            "settings": SETTINGS,
-            "trust_remote_code": False,
-        }
+        common = {"baseline": folders[0], "settings": SETTINGS, "trust_remote_code": False}
         threads = torch.get_num_threads()
-        resources = Resources(workers=1, cpus_per_worker=threads)
-        scoring = {
-            "block_tokens": 0,
-            "batch_blocks": batch_blocks,
-            "threads": threads,
-        }
+        scoring = {"block_tokens": 0, "batch_blocks": batch_blocks, "threads": threads}
         pools = (
             Pool(PrepareShard, common, cpus=0.5),
             Pool(LabelShard, common | scoring, cpus=threads, gpus=int(DEVICE == "cuda")),
         )
-        # The second shard is what the kernel is given whole; the first fills the pipeline before it.
-        sizes = {"part-0.parquet": batch_blocks, "part-1.parquet": blocks.num_rows}
         one = vars(OneSet(f"{root}/blocks", f"{root}/anchors", folders[1], f"{root}/labels"))
-        shards = [
-            {"set": one, "name": name, "rows": {"text.parquet": list(range(size))}} for name, size in sizes.items()
-        ]
-        ends = []
-        with ensure_ray(resources):
-            for _ in map_shards([json.dumps(shard) for shard in shards], *pools):
+
+        def seconds(part: slice) -> float:
+            ends = []
+            shards = [
+                json.dumps({"set": one, "name": f"{name}.parquet", "rows": {"text.parquet": rows}})
+                for name, rows in (("before", list(range(batch_blocks))), ("part", list(range(part.start, part.stop))))
+            ]
+            for _ in map_shards(shards, *pools):
                 ends.append(time.perf_counter())
-    return ends[1] - ends[0]
+            return ends[1] - ends[0]
+
+        with ensure_ray(Resources(workers=1, cpus_per_worker=threads)):
+            yield seconds
 
 
 def main() -> None:
@@ -251,21 +261,18 @@ def main() -> None:
     anchor_ids = sorted(set().union(*specific_tokens(tokenizer, dictionary)))
     paths = (f"{RANDOM_7B}{len(tokenizer)}",) * 2 if arguments.random_7b else (arguments.baseline, arguments.reinforced)
     make = partial(ways, paths, leading, anchor_ids, arguments.batch_blocks)
-    ours, size = make(), SLICE_BATCHES * arguments.batch_blocks
-    seconds = seconds_in_turns(ours, [prepared.slice(start, size) for start in range(0, len(rows), size)])
+    with ExitStack() as running:
+        ours = {name: seconds_of_prepared(way, prepared) for name, way in make().items()}
+        if not arguments.no_ray and not arguments.random_7b:
+            ours["stage"] = running.enter_context(stage(paths, blocks, dictionary, arguments.batch_blocks))
+        seconds = seconds_in_turns(ours, len(rows), SLICE_BATCHES * arguments.batch_blocks)
+        del ours
     first = prepared.slice(0, arguments.batch_blocks)
-    memory = {name: extra_memory(partial(_one_of, make, name, first)) for name in ours}
-    ours.clear()
+    memory = {name: extra_memory(partial(_one_of, make, name, first)) for name in ("kernel", "floor")}
     if not arguments.random_7b:
         make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
         seconds["obvious"] = seconds_of(make_obvious()) * len(rows) / min(OBVIOUS_BLOCKS, len(rows))
         memory["obvious"] = extra_memory(make_obvious)
-    if not arguments.no_ray and not arguments.random_7b:
-        with tempfile.TemporaryDirectory() as folder:
-            folders = (f"{folder}/baseline", f"{folder}/reinforced")
-            for path, to in zip(paths, folders, strict=True):
-                save_checkpoint(load_model(path), tokenizer, to)
-            seconds["stage"] = stage_seconds(folders, blocks, dictionary, arguments.batch_blocks)
     lengths = [len(leading) + len(row[column]) for row in rows for column in READ]
     padding = 1 - sum(lengths) / sum(map(padded, lengths))
     print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {DEVICE}, batches of {arguments.batch_blocks}, "

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from unlearn_ray.attention import NAME as CAUSAL_ON_CPU
 from unlearn_ray.engine import storage
 from unlearn_ray.errors import InputError
 from unlearn_ray.method.losses import OutputLayer
@@ -87,6 +88,8 @@ def load_model(
         raise InputError(f"cannot load the model {path!r}: {_first_line(error)}") from error
     if device_map is None:
         torch.nn.Module.to(model, torch.device(device))  # transformers' own `to` only adds checks of quantised models
+        if device == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(CAUSAL_ON_CPU)
     return model.eval()
 
 
