@@ -160,6 +160,8 @@ def seconds_in_turns(ours: dict[str, Seconds], blocks: int, at_once: int) -> dic
 
 def obvious_way(paths: tuple[str, str], leading: list[int], prepared: pa.Table) -> Callable[[], object]:
     models = [load(path, torch.float32) for path in paths]
+    for model in models:
+        model.set_attn_implementation("sdpa")  # what transformers has by itself
     return partial(obvious, *models, leading, prepared.to_pylist())
 
 
@@ -271,7 +273,9 @@ def main() -> None:
     memory = {name: extra_memory(partial(_one_of, make, name, first)) for name in ("kernel", "floor")}
     if not arguments.random_7b:
         make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
-        seconds["obvious"] = seconds_of(make_obvious()) * len(rows) / min(OBVIOUS_BLOCKS, len(rows))
+        work = make_obvious()
+        seconds["obvious"] = min(seconds_of(work) for _ in range(ROUNDS)) * len(rows) / min(OBVIOUS_BLOCKS, len(rows))
+        del work
         memory["obvious"] = extra_memory(make_obvious)
     lengths = [len(leading) + len(row[column]) for row in rows for column in READ]
     padding = 1 - sum(lengths) / sum(map(padded, lengths))
