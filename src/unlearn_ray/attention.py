@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "causal_on_cpu"
-ROWS = 128  # positions whose scores exist at one time
+ROWS = 64  # positions whose scores exist at one time
 ELSEWHERE = ("softcap", "position_bias", "cache")  # what only the attention of transformers can do
 
 

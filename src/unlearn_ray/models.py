@@ -28,7 +28,7 @@ from unlearn_ray.method.losses import OutputLayer
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 Head = Callable[[torch.Tensor], torch.Tensor]
-COLUMNS = 8192  # of a product on a CPU that are computed at one time
+COLUMNS = 2048  # of a product on a CPU that are computed at one time
 
 
 def compute_dtype(device: str) -> torch.dtype:
