@@ -1,7 +1,7 @@
 """Causal attention of whole sequences on CPUs, as products of matrices.
 
-PyTorch's kernel there takes nearly half of a forward pass of 512 tokens in bfloat16, without AMX, and reads float32 no
-slower; its products alone would take a tenth of that (docs/labelling.md). Registered with transformers under NAME.
+PyTorch's kernel there, without AMX, takes nearly half of a forward pass of 512 tokens in bfloat16, and twice as long as
+this (docs/labelling.md). Registered with transformers under NAME.
 
 Shapes: B sequences, N heads, M heads of keys and values, T positions, D size of a head.
 """
