@@ -206,9 +206,9 @@ def stage(
     from unlearn_ray.stages.label_actors import LabelShard, OneSet, PrepareShard
 
     with tempfile.TemporaryDirectory() as root:
-        folders = (f"{root}/baseline", f"{root}/reinforced")
+        folders, tokenizer = (f"{root}/baseline", f"{root}/reinforced"), load_tokenizer(paths[0])
         for path, folder in zip(paths, folders, strict=True):
-            save_checkpoint(load_model(path), load_tokenizer(paths[0]), folder)
+            save_checkpoint(load_model(path), tokenizer, folder)
         write_dictionary(f"{root}/anchors", dictionary)
         write_parquet(f"{root}/blocks/text.parquet", blocks)
         common = {"baseline": folders[0], "settings": SETTINGS, "trust_remote_code": False}

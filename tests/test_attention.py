@@ -21,10 +21,11 @@ def inputs(length: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor
 
 @pytest.mark.parametrize("length", [1, 5, ROWS, ROWS + 1, 2 * ROWS + 60])
 @pytest.mark.parametrize("scaling", [None, 0.5])
-def test_it_gives_what_pytorch_gives(length, scaling):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_gives_what_pytorch_gives(length, scaling, dtype):
     with torch.inference_mode():
-        ours, _ = causal_on_cpu(LAYER, *inputs(length), None, scaling=scaling)
-        theirs, _ = sdpa_attention_forward(LAYER, *inputs(length), None, scaling=scaling)
+        ours, _ = causal_on_cpu(LAYER, *inputs(length, dtype), None, scaling=scaling)
+        theirs, _ = sdpa_attention_forward(LAYER, *inputs(length, dtype), None, scaling=scaling)
     torch.testing.assert_close(ours, theirs)
 
 

@@ -27,8 +27,8 @@ def causal_on_cpu(
     is_causal: bool | None = None,
     **others,
 ) -> tuple[torch.Tensor, None]:
-    """What sdpa_attention_forward gives [B, T, N, D], with scores in float32 as there; for anything but whole causal
-    sequences without gradients, on a CPU, that function itself.
+    """What sdpa_attention_forward gives [B, T, N, D], with scores in float32 or finer as there; for anything but whole
+    causal sequences without gradients, on a CPU, that function itself.
     """
     T, D = query_BNTD.shape[2:]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -38,8 +38,9 @@ def causal_on_cpu(
         options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal} | others
         return sdpa_attention_forward(module, query_BNTD, key_BMTD, value_BMTD, attention_mask, **options)
     groups = query_BNTD.shape[1] // key_BMTD.shape[1]
-    query_BNTD = query_BNTD.float() * (D**-0.5 if scaling is None else scaling)
-    key_BNDT = repeat_kv(key_BMTD.float(), groups).transpose(2, 3)
+    wide = torch.promote_types(query_BNTD.dtype, torch.float32)
+    query_BNTD = query_BNTD.to(wide) * (D**-0.5 if scaling is None else scaling)
+    key_BNDT = repeat_kv(key_BMTD.to(wide), groups).transpose(2, 3)
     value_BNTD = repeat_kv(value_BMTD, groups)
     later = torch.full((ROWS, ROWS), -torch.inf).triu_(1)
     out_BTND = value_BNTD.new_empty(len(value_BNTD), T, value_BNTD.shape[1], value_BNTD.shape[3])
