@@ -14,7 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 import ray
 
-LINGER_S = 60  # how long a group is kept: other programs on the cluster need CPUs too, and have no way to ask for room
+# How long a group is kept: about as long as it would take to start it again. Others need its memory, and other programs
+# on the cluster its CPUs, and have no way to ask for them.
+LINGER_S = 15
 PATIENCE_S = 30  # how long a step waits for the group of another, which saves about that much
 ENDING_S = 30
 
