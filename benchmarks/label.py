@@ -5,9 +5,9 @@ On the same blocks of the same text with the same two models: (1) our kernel, wh
 the script released with the paper does it: float32 models, one block at a time, whole logits; (4) our stage on Ray, in
 its steady state, which is what it does after its first shard. The paper's formula, so two forward passes a block. The
 models are folders, .gguf files or hub ids; without --dictionary the offline one of the text is used. Kernel, floor and
-stage take turns, slice by slice of the text. On CPUs memory is allocated as the workers of a run do it, and the memory
-of each way is that of a process of its own. --random-7b (CUDA) puts two random models of that shape in the place of the
-given ones, whose tokenizer is still used.
+stage take turns, slice by slice of the text. On CPUs memory is allocated as the workers of a run do it; the obvious way
+is a process of its own with the allocator as it comes, and so is what the memory of each way is measured in.
+--random-7b (CUDA) puts two random models of that shape in the place of the given ones, whose tokenizer is still used.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
-ROUNDS = 3
+ROUNDS = 5
 SLICE_BATCHES = 4  # what each way does before it is another's turn
 RANDOM_7B = "random 7B "
 Way = Callable[[pa.Table, list[dict]], object]
@@ -165,20 +165,22 @@ def obvious_way(paths: tuple[str, str], leading: list[int], prepared: pa.Table) 
     return partial(obvious, *models, leading, prepared.to_pylist())
 
 
-def extra_memory(make: Callable[[], Callable[[], object]]) -> float:
-    """GB beside the models, in a process of its own that frees what it no longer needs."""
+def alone(make: Callable[[], Callable[[], object]]) -> tuple[float, float]:
+    """GB beside the models, and the seconds of the fastest of ROUNDS, in a process of its own that frees what it no
+    longer needs.
+    """
     kept = {name: os.environ.pop(name) for name in KEEP_MEMORY if name in os.environ}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         os.environ |= kept
-        return pool.apply(_extra_memory, (make,))
+        return pool.apply(_alone, (make, torch.get_num_threads()))
 
 
-def _extra_memory(make: Callable[[], Callable[[], object]]) -> float:
+def _alone(make: Callable[[], Callable[[], object]], threads: int) -> tuple[float, float]:
+    torch.set_num_threads(threads)
     work = make()
     with peak_memory() as peak:
-        work()
-        _synchronize()
-        return peak()
+        seconds = min(seconds_of(work) for _ in range(ROUNDS))
+        return peak(), seconds
 
 
 def model_flops(model: PreTrainedModel, rows: list[dict]) -> float:
@@ -199,12 +201,14 @@ def stage(
 ) -> Iterator[Seconds]:
     """The stage on a local Ray, under way: before every slice a batch goes through it that is not counted."""
     from unlearn_ray.config import Resources
+    from unlearn_ray.engine import idle
     from unlearn_ray.engine.data import Pool, map_shards
     from unlearn_ray.engine.session import ensure_ray
     from unlearn_ray.stages.anchors import write_dictionary
     from unlearn_ray.stages.blocks import write_parquet
     from unlearn_ray.stages.label_actors import LabelShard, OneSet, PrepareShard
 
+    idle.LINGER_S = 600  # its actors wait while the others take their turns
     with tempfile.TemporaryDirectory() as root:
         folders, tokenizer = (f"{root}/baseline", f"{root}/reinforced"), load_tokenizer(paths[0])
         for path, folder in zip(paths, folders, strict=True):
@@ -270,13 +274,11 @@ def main() -> None:
         seconds = seconds_in_turns(ours, len(rows), SLICE_BATCHES * arguments.batch_blocks)
         del ours
     first = prepared.slice(0, arguments.batch_blocks)
-    memory = {name: extra_memory(partial(_one_of, make, name, first)) for name in ("kernel", "floor")}
+    memory = {name: alone(partial(_one_of, make, name, first))[0] for name in ("kernel", "floor")}
     if not arguments.random_7b:
-        make_obvious = partial(obvious_way, paths, leading, prepared.slice(0, OBVIOUS_BLOCKS))
-        work = make_obvious()
-        seconds["obvious"] = min(seconds_of(work) for _ in range(ROUNDS)) * len(rows) / min(OBVIOUS_BLOCKS, len(rows))
-        del work
-        memory["obvious"] = extra_memory(make_obvious)
+        few = prepared.slice(0, OBVIOUS_BLOCKS)
+        memory["obvious"], spent = alone(partial(obvious_way, paths, leading, few))
+        seconds["obvious"] = spent * len(rows) / len(few)
     lengths = [len(leading) + len(row[column]) for row in rows for column in READ]
     padding = 1 - sum(lengths) / sum(map(padded, lengths))
     print(f"{len(rows)} blocks of {arguments.block_tokens} tokens on {DEVICE}, batches of {arguments.batch_blocks}, "

@@ -40,6 +40,7 @@ def test_in_bfloat16_it_is_no_further_from_the_truth_than_pytorch():
             )
         )
     assert 0 < (ours - exact).abs().mean() < 1.2 * (theirs - exact).abs().mean()
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # for float32 models everything stays as it was
 
 
 @pytest.mark.parametrize("what", ["a mask", "gradients", "earlier keys", "dropout", "a layer that looks ahead"])

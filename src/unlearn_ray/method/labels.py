@@ -149,8 +149,7 @@ def best_labels(
             topk_ids_TS, topk_logprobs_TS = told_labels(
                 larger_TV, v_changed_TV, v_reinforced_TV, labels_KT[0], v_generic_TV.logsumexp(dim=1), alpha, top_k
             )
-    chosen_T = v_baseline_TV.gather(1, labels_KT[0][:, None])[:, 0]
-    baseline_prob_T = (chosen_T - v_baseline_TV.logsumexp(dim=1)).exp()
+    baseline_prob_T = v_baseline_TV.softmax(dim=1).gather(1, labels_KT[0][:, None])[:, 0]
     return GenericLabels(torch.stack(labels_KT).int(), baseline_prob_T, topk_ids_TS, topk_logprobs_TS)
 
 
