@@ -41,8 +41,8 @@ from unlearn_ray.models import compute_dtype, leading_ids, load_model, load_toke
 SETTINGS = LabelSettings((5.0,), "restore", "skip", "all", "keep", 0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL_BLOCKS, OBVIOUS_BLOCKS = 8, 4
-ROUNDS = 5
-SLICE_BATCHES = 4  # what each way does before it is another's turn
+ROUNDS = 7
+SLICE_BATCHES = 2  # what each way does before it is another's turn
 RANDOM_7B = "random 7B "
 Way = Callable[[pa.Table, list[dict]], object]
 Seconds = Callable[[slice], float]  # that a way takes for these of the blocks

@@ -47,14 +47,13 @@ def causal_on_cpu(
     key_LDT = key_BMTD.to(wide).reshape(B * M, T, D).transpose(1, 2)
     value_LTD = value_BMTD.flatten(0, 1)
     later = torch.full((ROWS, ROWS), -torch.inf).triu_(1)
-    scaling = D**-0.5 if scaling is None else scaling
-    nothing = query_LGTD.new_zeros(1)
+    nothing, alpha = query_LGTD.new_zeros(1), D**-0.5 if scaling is None else scaling
     out_LGTD = torch.empty(*query_LGTD.shape[:3], value_LTD.shape[2], dtype=value_LTD.dtype)
     for start in range(0, T, ROWS):
         rows, seen = slice(start, start + ROWS), min(start + ROWS, T)
         with _products_in(query_BNTD.dtype):
             query = query_LGTD[:, :, rows].flatten(1, 2)
-            scores = torch.baddbmm(nothing, query, key_LDT[..., :seen], beta=0, alpha=scaling)
+            scores = torch.baddbmm(nothing, query, key_LDT[..., :seen], beta=0, alpha=alpha)
         scores.unflatten(1, (-1, seen - start))[..., start:] += later[: seen - start, : seen - start]
         shares = scores.softmax(dim=-1).to(value_LTD.dtype)
         out_LGTD[:, :, rows] = (shares @ value_LTD[:, :seen]).unflatten(1, (-1, seen - start))
