@@ -49,14 +49,14 @@ def causal_on_cpu(
     later = torch.full((ROWS, ROWS), -torch.inf).triu_(1)
     nothing, alpha = query_LGTD.new_zeros(1), D**-0.5 if scaling is None else scaling
     out_LGTD = torch.empty(*query_LGTD.shape[:3], value_LTD.shape[2], dtype=value_LTD.dtype)
-    for start in range(0, T, ROWS):
-        rows, seen = slice(start, start + ROWS), min(start + ROWS, T)
-        with _products_in(query_BNTD.dtype):
+    with _products_in(query_BNTD.dtype):
+        for start in range(0, T, ROWS):
+            rows, seen = slice(start, start + ROWS), min(start + ROWS, T)
             query = query_LGTD[:, :, rows].flatten(1, 2)
             scores = torch.baddbmm(nothing, query, key_LDT[..., :seen], beta=0, alpha=alpha)
-        scores.unflatten(1, (-1, seen - start))[..., start:] += later[: seen - start, : seen - start]
-        shares = scores.softmax(dim=-1).to(value_LTD.dtype)
-        out_LGTD[:, :, rows] = (shares @ value_LTD[:, :seen]).unflatten(1, (-1, seen - start))
+            scores.unflatten(1, (-1, seen - start))[..., start:] += later[: seen - start, : seen - start]
+            shares = scores.softmax(dim=-1).to(value_LTD.dtype)
+            out_LGTD[:, :, rows] = (shares @ value_LTD[:, :seen]).unflatten(1, (-1, seen - start))
     return out_LGTD.view(B, -1, T, out_LGTD.shape[-1]).transpose(1, 2), None
 
 

@@ -17,7 +17,7 @@ import ray
 # How long a group is kept: about as long as it would take to start it again. Others need its memory, and other programs
 # on the cluster its CPUs, and have no way to ask for them.
 LINGER_S = 15
-PATIENCE_S = 30  # how long a step waits for the group of another, which saves about that much
+PATIENCE_S = 30  # how long a step waits for the group of another: two starts, its own and that of what it would end
 ENDING_S = 30
 
 
